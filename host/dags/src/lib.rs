@@ -1,0 +1,1 @@
+//! DAG files: parsing in a child, validation by plugins, Airflow's own sync.

@@ -1,0 +1,1 @@
+//! The Execution API that Airflow's workers speak, over axum.

@@ -1,0 +1,1 @@
+//! Postgres in Airflow's own schema: all SQL text lives here.

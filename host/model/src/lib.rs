@@ -1,0 +1,12 @@
+//! Airflow's nouns: states, keys, rows and the serialized DAG. It reads no clock, no files and no
+//! database, and it decides nothing.
+//!
+//! Names are Airflow's own (3.3.2): what a column is called there, a field is called here.
+
+mod dag_run;
+mod states;
+mod task_instance;
+
+pub use dag_run::DagRun;
+pub use states::{DagRunState, DagRunTriggeredBy, DagRunType, TaskInstanceState, UnknownName};
+pub use task_instance::{NewTaskInstance, TaskInstance, TaskInstanceKey};

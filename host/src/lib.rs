@@ -1,0 +1,1 @@
+//! The host: the only part that touches the world.
