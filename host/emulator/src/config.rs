@@ -1,0 +1,87 @@
+//! What the emulator is told: where it lives, where it listens, and which functions are deployed.
+
+use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Holds the journal; one emulator at a time.
+    pub state_dir: PathBuf,
+    /// Holds one socket for each container. The path of a unix socket has at most 107 bytes: keep it short. Survives with `state_dir`.
+    pub socket_dir: PathBuf,
+    pub listen: Listen,
+}
+
+/// Where callers connect. At least one of the two; TCP only on loopback, because nobody is asked for a token.
+#[derive(Debug, Clone, Default)]
+pub struct Listen {
+    pub unix: Option<PathBuf>,
+    pub tcp: Option<SocketAddr>,
+}
+
+/// A deployed function: how to start a container for it, and how many of what.
+#[derive(Debug, Clone)]
+pub struct FunctionSpec {
+    pub app_name: String,
+    pub name: String,
+    /// Modal's environment; empty is the default one.
+    pub environment: String,
+    /// The container's program and its arguments.
+    pub command: Vec<OsString>,
+    /// Goes over the few variables that a container inherits (`PATH`, `HOME`, `USER`, `LANG`, `LC_ALL`, `TZ`, `TMPDIR`). May hold
+    /// secrets: it is never written to disk.
+    pub env: BTreeMap<OsString, OsString>,
+    pub working_dir: PathBuf,
+    /// Each container's stdout and stderr go to `<log_dir>/<task id>.log`.
+    pub log_dir: PathBuf,
+    /// Roughly the most that one log file grows to.
+    pub max_log_bytes: u64,
+    /// These are started with the deployment and kept while idle.
+    pub min_containers: usize,
+    pub max_containers: usize,
+    /// How many inputs one container works on at once.
+    pub max_concurrent_inputs: usize,
+    /// Limit of one input.
+    pub timeout: Duration,
+    /// Limit from the start of a container to its first request for inputs.
+    pub startup_timeout: Duration,
+    /// An idle container is asked to leave after this time.
+    pub scaledown_window: Duration,
+}
+
+impl FunctionSpec {
+    /// A function with Modal's defaults: one input a container, 300 s, 60 s idle.
+    #[must_use]
+    pub fn new(
+        app_name: &str,
+        name: &str,
+        command: Vec<OsString>,
+        working_dir: PathBuf,
+        log_dir: PathBuf,
+    ) -> Self {
+        Self {
+            app_name: app_name.to_owned(),
+            name: name.to_owned(),
+            environment: String::new(),
+            command,
+            env: BTreeMap::new(),
+            working_dir,
+            log_dir,
+            max_log_bytes: 16 << 20,
+            min_containers: 0,
+            max_containers: 10,
+            max_concurrent_inputs: 1,
+            timeout: Duration::from_secs(300),
+            startup_timeout: Duration::from_secs(60),
+            scaledown_window: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy)]
+pub enum Stop {
+    /// Containers finish what they work on by themselves; the next emulator on this state takes their results.
+    Leave,
+    /// Containers get SIGTERM, and after the grace SIGKILL; what they worked on ends as TERMINATED.
+    Terminate { grace: Duration },
+}

@@ -1,0 +1,14 @@
+//! Turns `proto/modal.proto` into Rust without a `protoc` on the machine.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto/modal.proto");
+    let descriptors = protox::compile(["proto/modal.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_client(true)
+        .build_server(true)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
