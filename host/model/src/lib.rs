@@ -4,9 +4,19 @@
 //! Names are Airflow's own (3.3.2): what a column is called there, a field is called here.
 
 mod dag_run;
+mod error;
+mod expand_input;
+mod rules;
+mod serialized_dag;
 mod states;
 mod task_instance;
 
 pub use dag_run::DagRun;
+pub use error::Error;
+pub use expand_input::{ExpandInput, MappedArgument, XComArg};
+pub use rules::{TriggerRule, WeightRule};
+pub use serialized_dag::{
+    GroupIndex, Param, SerializedDag, SerializedTask, TaskGroup, TaskIndex, TimetableData,
+};
 pub use states::{DagRunState, DagRunTriggeredBy, DagRunType, TaskInstanceState, UnknownName};
 pub use task_instance::{NewTaskInstance, TaskInstance, TaskInstanceKey};

@@ -1,1 +1,17 @@
-//! What should happen next: pure functions from a snapshot to a plan.
+//! What should happen next: pure functions from a snapshot to a plan. Synchronous, no clock, no I/O, no log.
+//!
+//! [`runs`] decides about whole runs (which to create, which to start), [`run`] about the task instances of
+//! one run, [`queue`] about which of them get a slot, [`lost`] and [`retry`] about tries that ended badly.
+//! [`supported`] names what this scheduler must not be trusted with yet.
+
+mod error;
+pub mod lost;
+pub mod plan;
+pub mod queue;
+pub mod retry;
+pub mod run;
+pub mod runs;
+pub mod snapshot;
+pub mod supported;
+
+pub use error::Error;

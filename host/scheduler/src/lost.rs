@@ -1,0 +1,35 @@
+//! What becomes of a try that ended without a report. `airflow: process_executor_events, TaskInstance.handle_failure`
+
+use model::TaskInstanceState;
+
+use crate::plan::Lost;
+
+/// What is known about the try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostTry {
+    pub state: TaskInstanceState,
+    pub try_number: i32,
+    pub max_tries: i32,
+    /// A worker reported that the task runs.
+    pub started: bool,
+    /// Whoever runs containers lost it; the task itself is not to blame.
+    pub platform_fault: bool,
+}
+
+/// A try that never started because of the platform is repeated for free; one that was cleared while it ran
+/// starts over; all others count as failed, and are retried while tries are left.
+#[must_use]
+pub fn decide(lost: LostTry) -> Lost {
+    if lost.state == TaskInstanceState::Restarting {
+        return Lost::Cleared;
+    }
+    if lost.platform_fault && !lost.started {
+        return Lost::Requeue;
+    }
+    // airflow: TaskInstance.is_eligible_to_retry
+    if lost.max_tries > 0 && lost.try_number <= lost.max_tries {
+        Lost::UpForRetry
+    } else {
+        Lost::Failed
+    }
+}

@@ -1,0 +1,11 @@
+//! Decisions about whole runs: which are due, what a new one consists of, which queued ones start.
+
+mod create;
+mod due;
+mod manual;
+mod start;
+
+pub use create::{MappedLengths, task_instances};
+pub use due::{LastRun, due, next_after};
+pub use manual::{ManualRun, manual};
+pub use start::start_queued;
