@@ -1,0 +1,134 @@
+//! Connection strings of Postgres, taken apart and put together for the three that read them: libpq and sqlx,
+//! SQLAlchemy with psycopg2, SQLAlchemy with asyncpg.
+
+use std::fmt;
+
+use crate::{Error, Result};
+
+/// A Postgres URL in the one form we pass on, `postgresql://…`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConnectionString {
+    /// All of it after `postgresql://`.
+    rest: String,
+}
+
+impl ConnectionString {
+    /// Takes `postgresql://`, `postgres://` and SQLAlchemy's `postgresql+driver://`.
+    pub fn parse(text: &str) -> Result<ConnectionString> {
+        let text = text.trim();
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(Error::ConnectionString {
+                problem: "it has no scheme, postgresql://".to_owned(),
+            });
+        };
+        let dialect = scheme.split('+').next().unwrap_or(scheme);
+        if !matches!(dialect, "postgresql" | "postgres") {
+            return Err(Error::NotPostgres {
+                scheme: dialect.to_owned(),
+            });
+        }
+        let parsed = ConnectionString {
+            rest: rest.to_owned(),
+        };
+        // sqlx reads it with its own parser; a mistake should be told now, not at the first connection.
+        parsed
+            .url()
+            .parse::<sqlx::postgres::PgConnectOptions>()
+            .map_err(|error| Error::ConnectionString {
+                problem: error.to_string(),
+            })?;
+        Ok(parsed)
+    }
+
+    /// `user`, `password` and `database` at the socket in `directory`.
+    ///
+    /// The host in front is never used, as `host=` overrules it, but URL parsers of the WHATWG school (sqlx's)
+    /// refuse a user without a host.
+    pub(super) fn socket(user: &str, password: &str, database: &str, directory: &str) -> Self {
+        ConnectionString {
+            rest: format!(
+                "{user}:{password}@localhost/{database}?host={}",
+                percent_encode(directory)
+            ),
+        }
+    }
+
+    /// For libpq, sqlx and psycopg2 itself.
+    pub fn url(&self) -> String {
+        format!("postgresql://{}", self.rest)
+    }
+
+    /// For SQLAlchemy's synchronous engine.
+    pub fn psycopg2(&self) -> String {
+        format!("postgresql+psycopg2://{}", self.rest)
+    }
+
+    /// For SQLAlchemy's asynchronous engine: asyncpg calls libpq's `sslmode` `ssl` and fails on what else it
+    /// does not know.
+    pub fn asyncpg(&self) -> String {
+        let (authority, query) = self.rest.split_once('?').unwrap_or((&self.rest, ""));
+        let kept: Vec<String> = query
+            .split('&')
+            .filter_map(|pair| {
+                let (key, value) = pair.split_once('=')?;
+                match key {
+                    "sslmode" => Some(format!("ssl={value}")),
+                    "host" | "port" | "user" | "password" => Some(pair.to_owned()),
+                    _ => None,
+                }
+            })
+            .collect();
+        let mark = if kept.is_empty() { "" } else { "?" };
+        format!("postgresql+asyncpg://{authority}{mark}{}", kept.join("&"))
+    }
+
+    /// Where it leads, without the password: for messages.
+    pub fn place(&self) -> String {
+        let (authority, query) = self.rest.split_once('?').unwrap_or((&self.rest, ""));
+        let (credentials, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let host = query.split('&').find(|pair| pair.starts_with("host="));
+        let user = credentials.split(':').next().unwrap_or("");
+        let at = if user.is_empty() { "" } else { "@" };
+        let mark = if host.is_some() { "?" } else { "" };
+        format!("postgresql://{user}{at}{place}{mark}{}", host.unwrap_or(""))
+    }
+}
+
+impl fmt::Debug for ConnectionString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
+}
+
+/// Everything but letters, digits and `/-._~`.
+fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_database_three_readers_and_no_password_in_messages() {
+        let shown: Vec<String> = [
+            ConnectionString::parse(
+                "postgresql+psycopg2://u:p%40w@h:5433/d?sslmode=require&application_name=x",
+            )
+            .unwrap(),
+            ConnectionString::parse("postgres://h/d").unwrap(),
+            ConnectionString::socket("u", "pw", "d", "/a b/c"),
+        ]
+        .iter()
+        .map(|c| format!("{}\n{}\n{}\n{c:?}", c.url(), c.psycopg2(), c.asyncpg()))
+        .collect();
+        insta::assert_snapshot!(shown.join("\n\n"), @"");
+    }
+}
