@@ -4,7 +4,8 @@ Shows      a branch (`@task.branch`) on an XCom, a short circuit, an empty join 
            that make joins work: `none_failed_min_one_success`, `one_failed`, `all_done`.
 Ends       success. The figures are good, so `canary` runs and `hold` is skipped, `published` joins
            both ways, `page_somebody` is skipped since nothing failed, `tidy_up` runs in any case,
-           and `announce` is skipped behind the short circuit. `choose` returns "canary".
+           and `announce` is skipped behind the short circuit. What was chosen stands in `choose`'s
+           XCom `skipmixin_key`: {"followed": ["canary"]}.
 Try also   trigger it with the conf {"failed_tests": 3}: then `hold` runs and `canary` is skipped.
 """
 
