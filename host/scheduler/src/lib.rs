@@ -6,6 +6,7 @@
 
 mod error;
 pub mod lost;
+mod mapping;
 pub mod plan;
 pub mod queue;
 pub mod retry;
@@ -13,5 +14,6 @@ pub mod run;
 pub mod runs;
 pub mod snapshot;
 pub mod supported;
+mod weights;
 
 pub use error::Error;

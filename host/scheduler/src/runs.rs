@@ -6,6 +6,7 @@ mod manual;
 mod start;
 
 pub use create::{MappedLengths, task_instances};
+pub(crate) use create::{is_active, new_task_instance};
 pub use due::{LastRun, due, next_after};
 pub use manual::{ManualRun, manual};
 pub use start::start_queued;
