@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         .build_client(true)
         .build_server(true)
+        .generate_default_stubs(true)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,0 +1,235 @@
+//! Which container works on what waits, and when another one is started. Modal's rule: fill the containers that are there, start as
+//! many as the rest needs.
+
+use std::cmp::Reverse;
+
+use crate::{
+    core::{Core, Function, Inner, Live, Order},
+    ids,
+    record::{ContainerStarting, Event, InputStarted},
+    state::Container,
+};
+
+/// A container that has room but has not asked for inputs for so long is not counted on.
+const SILENCE: f64 = 15.0;
+
+/// The answer to a container's request for inputs.
+#[derive(Debug)]
+pub(crate) enum Take {
+    /// These ids are running in the container now.
+    Inputs(Vec<String>),
+    Leave,
+    /// Nothing yet; at this moment the container has been idle for too long.
+    Wait {
+        until: f64,
+    },
+    /// The container is not known.
+    Unknown,
+}
+
+impl Core {
+    /// Wakes containers for what waits, and starts new ones for what they cannot take.
+    pub(crate) fn dispatch(&self, inner: &mut Inner, function_id: &str) {
+        use std::os::unix::ffi::OsStringExt;
+        let now = self.clock.now();
+        let Inner {
+            state,
+            functions,
+            live,
+            stopping,
+            ..
+        } = inner;
+        let Some(function) = functions.get(function_id).filter(|_| !*stopping) else {
+            return;
+        };
+        let mut left = state
+            .queues
+            .get(function_id)
+            .map_or(0, std::collections::VecDeque::len);
+
+        let mut staying: Vec<(&Container, &Live)> = state
+            .containers
+            .iter()
+            .filter(|(_, container)| {
+                container.function_id == function_id && container.spec_hash == function.spec_hash
+            })
+            .filter_map(|(id, container)| live.get(id).map(|live| (container, live)))
+            .filter(|(_, live)| !live.is_leaving())
+            .collect();
+        let count = staying.len();
+        // The fullest first, those at our door before those on their way: so the others become idle and leave.
+        staying.sort_unstable_by_key(|(container, live)| {
+            (live.polls == 0, Reverse(container.running.len()))
+        });
+        for (container, live) in staying {
+            if left == 0 {
+                break;
+            }
+            let room = container.capacity.saturating_sub(container.running.len());
+            let is_silent = live.polls == 0 && now - live.last_poll > SILENCE;
+            if room > 0 && !is_silent && live.overdue.is_empty() {
+                live.work_bell.notify_waiters();
+                left = left.saturating_sub(room);
+            }
+        }
+
+        let spec = &function.spec;
+        let for_work = left.div_ceil(spec.max_concurrent_inputs);
+        let for_warmth = if function.keeps_warm {
+            spec.min_containers.saturating_sub(count)
+        } else {
+            0
+        };
+        let more = for_work
+            .max(for_warmth)
+            .min(spec.max_containers.saturating_sub(count));
+        if more == 0 {
+            return;
+        }
+        if now < function.not_before {
+            let moment = function.not_before;
+            self.look_at(inner, moment);
+            return;
+        }
+        for _ in 0..more {
+            let task_id = ids::task();
+            let Some(Function {
+                spec, spec_hash, ..
+            }) = inner.functions.get(function_id)
+            else {
+                return;
+            };
+            let log_path = spec.log_dir.join(format!("{task_id}.log"));
+            let event = Event::ContainerStarting(ContainerStarting {
+                task_id: task_id.clone(),
+                function_id: function_id.to_owned(),
+                spec_hash: spec_hash.clone(),
+                created_at: now,
+                max_concurrent_inputs: spec.max_concurrent_inputs as u64,
+                log_path: log_path.into_os_string().into_vec(),
+                max_log_bytes: spec.max_log_bytes,
+            });
+            if let Err(error) = inner.commit(event) {
+                tracing::error!(%error, function_id, "container not started: journal could not be written");
+                return;
+            }
+            inner.live.insert(task_id.clone(), Live::new(now));
+            self.order(Order::Start(task_id));
+        }
+    }
+
+    /// Gives a container what waits for it, at most `batch` inputs. `key` is the request's idempotency key: a repeated request gets the
+    /// same answer.
+    pub(crate) fn take_inputs(
+        &self,
+        task_id: &str,
+        key: &str,
+        batch: usize,
+    ) -> Result<Take, std::io::Error> {
+        let now = self.clock.now();
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let (Some(container), Some(live)) = (
+            inner.state.containers.get(task_id),
+            inner.live.get_mut(task_id),
+        ) else {
+            return Ok(Take::Unknown);
+        };
+        let function = inner.functions.get_mut(&container.function_id);
+        live.last_poll = now;
+        if !live.has_asked {
+            live.has_asked = true;
+            live.idle_since = now;
+            if let Some(function) = function {
+                function.crashes = 0;
+                function.keeps_warm = true;
+            }
+        }
+
+        if let Some((last, ids)) = &live.delivered
+            && last == key
+            && !key.is_empty()
+        {
+            let ids = ids
+                .iter()
+                .filter(|id| container.running.contains(*id))
+                .cloned()
+                .collect();
+            return Ok(Take::Inputs(ids));
+        }
+        if !live.in_doubt.is_empty() {
+            let again = live.in_doubt.drain(..live.in_doubt.len().min(batch));
+            let ids: Vec<_> = again.filter(|id| container.running.contains(id)).collect();
+            live.delivered = Some((key.to_owned(), ids.clone()));
+            return Ok(Take::Inputs(ids));
+        }
+        if live.is_leaving() {
+            return Ok(Take::Leave);
+        }
+        let function_id = container.function_id.clone();
+        let Some(function) = inner.functions.get(&function_id) else {
+            // A new life of the emulator that has not been told of the function yet.
+            return Ok(Take::Wait { until: f64::MAX });
+        };
+        let is_outdated = function.spec_hash != container.spec_hash;
+        let room = container
+            .capacity
+            .saturating_sub(container.running.len())
+            .min(batch);
+        let is_idle = container.running.is_empty();
+        let timeout = function.spec.timeout.as_secs_f64();
+        let idle_until = live.idle_since + function.spec.scaledown_window.as_secs_f64();
+        let is_kept_warm = || {
+            inner
+                .state
+                .containers
+                .values()
+                .filter(|other| other.function_id == function_id)
+                .count()
+                <= function.spec.min_containers
+        };
+
+        let leaves = inner.stopping
+            || is_outdated
+            || (idle_until <= now
+                && inner
+                    .state
+                    .queues
+                    .get(&function_id)
+                    .is_none_or(|queue| queue.is_empty())
+                && !is_kept_warm());
+        if is_idle && leaves {
+            live.leaving_since = Some(now);
+            return Ok(Take::Leave);
+        }
+        if inner.stopping || is_outdated || !live.overdue.is_empty() {
+            return Ok(Take::Wait { until: f64::MAX });
+        }
+
+        let waiting = inner.state.queues.get(&function_id).into_iter().flatten();
+        let ids: Vec<String> = waiting.take(room).cloned().collect();
+        if ids.is_empty() {
+            let until = if is_idle && idle_until > now {
+                idle_until
+            } else {
+                f64::MAX
+            };
+            return Ok(Take::Wait { until });
+        }
+        let deadline = now + timeout;
+        for input_id in &ids {
+            let event = InputStarted {
+                input_id: input_id.clone(),
+                task_id: task_id.to_owned(),
+                started_at: now,
+                deadline,
+            };
+            inner.commit(Event::InputStarted(event))?;
+        }
+        if let Some(live) = inner.live.get_mut(task_id) {
+            live.delivered = Some((key.to_owned(), ids.clone()));
+        }
+        self.look_at(inner, deadline);
+        Ok(Take::Inputs(ids))
+    }
+}

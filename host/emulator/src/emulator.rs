@@ -1,0 +1,405 @@
+//! Start, deploy, stop.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use modal_api::{MAX_MESSAGE_BYTES, wire::modal_client_server::ModalClientServer};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::Signal,
+};
+use sha2::{Digest, Sha256};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::{
+    Config, Error, FunctionSpec, Listen, MAX_SOCKET_PATH, Stop,
+    caller_service::{CallerService, environment_name},
+    clock::Clock,
+    core::{Core, Function, Inner, Live, Order, socket_path},
+    fates::Exit,
+    housekeeping, ids,
+    journal::{self, Journal},
+    lifecycle, process,
+    state::{Phase, ProcessKey, State},
+};
+
+/// How long answers under way may take after a stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// A running emulator. Dropping it without [`Emulator::stop`] is a crash: containers live on and wait for the next one.
+#[derive(Debug)]
+pub struct Emulator {
+    core: Arc<Core>,
+    halt: CancellationToken,
+    servers: JoinSet<()>,
+    lifecycle: JoinSet<()>,
+    tcp: Option<std::net::SocketAddr>,
+}
+
+impl Emulator {
+    /// Reads the journal, takes surviving containers back, and listens.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        check_listen(&config.listen)?;
+        make_private_dir(&config.state_dir)?;
+        make_private_dir(&config.socket_dir)?;
+        check_socket_path(&socket_path(&config.socket_dir, &ids::task()))?;
+        let lock = lock(&config.state_dir)?;
+
+        let clock = Clock::start();
+        let path = config.state_dir.join("journal");
+        let state = recover(&path, clock.now())?;
+        let journal =
+            Journal::create(&path, state.events().into_iter()).map_err(Error::file(&path))?;
+        let (orders, received) = mpsc::unbounded_channel();
+        let inner = Inner {
+            state,
+            journal,
+            functions: Default::default(),
+            live: Default::default(),
+            next_look: f64::MAX,
+            oom_kills: [process::kernel_oom_kills(); 2],
+            stopping: false,
+        };
+        let core = Arc::new(Core::new(inner, clock, config.socket_dir, orders, lock));
+
+        let halt = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        let tcp = listen(&core, &config.listen, &halt, &mut servers).await?;
+        let adopted = take_back(&core).await;
+        let mut lifecycle = JoinSet::new();
+        lifecycle.spawn(lifecycle::run(
+            core.clone(),
+            adopted,
+            received,
+            halt.clone(),
+        ));
+        servers.spawn(until_halt(housekeeping::run(core.clone()), halt.clone()));
+        Ok(Self {
+            core,
+            halt,
+            servers,
+            lifecycle,
+            tcp,
+        })
+    }
+
+    /// The TCP address, with the port that was found if 0 was asked for.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
+        self.tcp
+    }
+
+    /// Deploys a function, or replaces its deployment; containers of an older one finish their inputs and leave. The id depends on
+    /// environment, app and name alone.
+    pub async fn deploy(&self, spec: FunctionSpec) -> Result<String, Error> {
+        check_spec(&spec)?;
+        fs::create_dir_all(&spec.log_dir).map_err(Error::file(&spec.log_dir))?;
+        let function_id = ids::function(
+            environment_name(&spec.environment),
+            &spec.app_name,
+            &spec.name,
+        );
+        let spec_hash = spec_hash(&spec);
+        let core = &self.core;
+        let mut guard = core.lock();
+        let inner = &mut *guard;
+        if inner
+            .functions
+            .get(&function_id)
+            .is_some_and(|known| known.spec_hash == spec_hash)
+        {
+            return Ok(function_id);
+        }
+        let function = Function {
+            spec: Arc::new(spec),
+            spec_hash,
+            crashes: 0,
+            not_before: 0.0,
+            keeps_warm: true,
+        };
+        inner.functions.insert(function_id.clone(), function);
+        for live in inner.live.values() {
+            live.work_bell.notify_waiters();
+        }
+        core.dispatch(inner, &function_id);
+        // Limits of this function count from now on.
+        let now = core.clock.now();
+        core.look_at(inner, now);
+        Ok(function_id)
+    }
+
+    /// Ends this life of the emulator. Calls that wait are kept for the next one in any case.
+    pub async fn stop(mut self, stop: Stop) -> Result<(), Error> {
+        {
+            let mut inner = self.core.lock();
+            inner.stopping = true;
+            for live in inner.live.values() {
+                live.work_bell.notify_waiters();
+            }
+        }
+        if let Stop::Terminate { grace } = stop {
+            self.terminate(grace).await;
+        }
+        self.halt.cancel();
+        let all = async {
+            while self.servers.join_next().await.is_some() {}
+            while self.lifecycle.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(LAST_ANSWERS, all).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        self.servers.shutdown().await;
+        self.lifecycle.shutdown().await;
+        Ok(())
+    }
+
+    /// What runs ends as TERMINATED: first the word, then the deed, so that a container's own last output comes too late.
+    async fn terminate(&self, grace: Duration) {
+        use crate::core::Ending;
+        use modal_api::wire::generic_result::GenericStatus;
+        let task_ids: Vec<String> = {
+            let mut guard = self.core.lock();
+            let inner = &mut *guard;
+            let now = self.core.clock.now();
+            let running: Vec<_> = inner
+                .state
+                .containers
+                .values()
+                .flat_map(|container| container.running.iter().cloned())
+                .collect();
+            for input_id in running {
+                inner.note_ended(
+                    &input_id,
+                    Ending::new(
+                        GenericStatus::Terminated,
+                        "the emulator was stopped".to_owned(),
+                    ),
+                    now,
+                );
+            }
+            inner.state.containers.keys().cloned().collect()
+        };
+        for task_id in &task_ids {
+            process::signal(task_id, Signal::SIGTERM);
+        }
+        let is_empty = || self.core.lock().state.containers.is_empty();
+        let end = tokio::time::Instant::now() + grace;
+        while !is_empty() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for task_id in task_ids {
+            self.core.order(Order::Kill(task_id));
+        }
+        let end = tokio::time::Instant::now() + LAST_ANSWERS;
+        while !is_empty() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn until_halt(task: impl Future<Output = ()>, halt: CancellationToken) {
+    tokio::select! {
+        () = task => {}
+        () = halt.cancelled() => {}
+    }
+}
+
+fn lock(state_dir: &Path) -> Result<Flock<File>, Error> {
+    let path = state_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::file(&path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| Error::InUse(state_dir.to_owned()))
+}
+
+fn recover(path: &Path, now: f64) -> Result<State, Error> {
+    let history = journal::read(path).map_err(Error::file(path))?;
+    if history.torn_bytes > 0 {
+        // Kept, in case it was more than a record cut off by a crash.
+        let copy = path.with_extension("torn");
+        fs::copy(path, &copy).map_err(Error::file(&copy))?;
+        tracing::warn!(bytes = history.torn_bytes, copy = %copy.display(), "the journal's end is no whole record: cut off");
+    }
+    let mut state = State::default();
+    for event in history.events {
+        state.apply(event);
+    }
+    state.forget_ended_before(now - housekeeping::KEPT_FOR);
+    Ok(state)
+}
+
+/// Sorts the containers of the last life: those that live are followed again, the others have ended.
+async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
+    let known: Vec<(String, Option<ProcessKey>)> = {
+        let mut guard = core.lock();
+        let inner = &mut *guard;
+        let now = core.clock.now();
+        for (task_id, container) in &inner.state.containers {
+            let mut live = Live::new(now);
+            // One that works has asked before, and may have no room to ask again.
+            live.has_asked = !container.running.is_empty();
+            live.in_doubt = container.running.iter().cloned().collect();
+            let cancelled = container.running.iter().filter(|id| {
+                matches!(
+                    inner.state.inputs.get(*id).map(|input| &input.phase),
+                    Some(Phase::Running {
+                        cancelled: true,
+                        ..
+                    })
+                )
+            });
+            live.cancellations = cancelled.map(|id| (id.clone(), None)).collect();
+            inner.live.insert(task_id.clone(), live);
+        }
+        inner
+            .state
+            .containers
+            .iter()
+            .map(|(task_id, container)| (task_id.clone(), container.process))
+            .collect()
+    };
+    let mut adopted = Vec::new();
+    for (task_id, process) in known {
+        match process {
+            Some(process) if process::is_alive(process) => {
+                tracing::info!(task_id, pid = process.pid, "container has survived");
+                adopted.push((task_id, process));
+            }
+            Some(_) | None => {
+                // Without a process: started, but the end came before it was written down which one it was.
+                process::kill_all(task_id.clone()).await;
+                core.container_ended(&task_id, &Exit::Unseen);
+            }
+        }
+    }
+    adopted
+}
+
+async fn listen(
+    core: &Arc<Core>,
+    listen: &Listen,
+    halt: &CancellationToken,
+    servers: &mut JoinSet<()>,
+) -> Result<Option<std::net::SocketAddr>, Error> {
+    let service = || {
+        ModalClientServer::new(CallerService::new(Arc::downgrade(core), halt.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    };
+    if let Some(path) = &listen.unix {
+        let listener = bind_unix(path).map_err(|source| Error::Listen {
+            address: path.display().to_string(),
+            source,
+        })?;
+        let server = Server::builder()
+            .add_service(service())
+            .serve_with_incoming_shutdown(
+                UnixListenerStream::new(listener),
+                halt.clone().cancelled_owned(),
+            );
+        servers.spawn(report(server));
+    }
+    let Some(address) = listen.tcp else {
+        return Ok(None);
+    };
+    let failed = |source: io::Error| Error::Listen {
+        address: address.to_string(),
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let found = listener.local_addr().map_err(failed)?;
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .add_service(service())
+        .serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            halt.clone().cancelled_owned(),
+        );
+    servers.spawn(report(server));
+    Ok(Some(found))
+}
+
+async fn report(server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "serving callers failed");
+    }
+}
+
+/// A socket that nobody answers at is left over from a crash; one that somebody answers at is somebody's.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    lifecycle::bind(path)
+}
+
+fn make_private_dir(path: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::file(path))
+}
+
+fn check_listen(listen: &Listen) -> Result<(), Error> {
+    if let Some(path) = &listen.unix {
+        check_socket_path(path)?;
+    }
+    match (&listen.unix, listen.tcp) {
+        (None, None) => Err(Error::NoListener),
+        (_, Some(address)) if !address.ip().is_loopback() => Err(Error::NotLoopback(address)),
+        _ => Ok(()),
+    }
+}
+
+fn check_socket_path(path: &Path) -> Result<(), Error> {
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        Err(Error::SocketPathTooLong(PathBuf::from(path)))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_spec(spec: &FunctionSpec) -> Result<(), Error> {
+    let refuse = |reason| {
+        Err(Error::Spec(
+            format!("{}.{}", spec.app_name, spec.name),
+            reason,
+        ))
+    };
+    if spec.command.is_empty() {
+        return refuse("its command is empty");
+    }
+    if spec.max_containers == 0 || spec.max_concurrent_inputs == 0 {
+        return refuse("it may have no container, or no input in one");
+    }
+    if spec.min_containers > spec.max_containers {
+        return refuse("min_containers is above max_containers");
+    }
+    Ok(())
+}
+
+/// Tells deployments apart without keeping what they hold.
+fn spec_hash(spec: &FunctionSpec) -> String {
+    Sha256::digest(format!("{spec:?}"))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,137 @@
+//! What happens because time passes: limits, containers that do not come up or do not leave, old calls, long log files.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    clock::until,
+    core::{Core, Inner},
+    log_file, process,
+    state::Phase,
+};
+
+/// How often to look while there are containers.
+const ROUND: f64 = 5.0;
+/// How often to look when there is nothing but old calls.
+const SLOW_ROUND: f64 = 3600.0;
+const LEAVING_LIMIT: f64 = 30.0;
+pub(crate) const KEPT_FOR: f64 = 7.0 * 24.0 * 3600.0;
+
+/// Runs until it is dropped.
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        let now = core.clock.now();
+        let (next, logs) = look(&core, now);
+        for (path, limit) in logs {
+            if let Err(error) = log_file::keep_below(&path, limit) {
+                tracing::debug!(%error, path = %path.display(), "log file not looked at");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(until(next, core.clock.now())) => {}
+            () = core.alarm.notified() => {}
+        }
+    }
+}
+
+/// Does what is due; answers when to look again and which log files to keep below which size.
+fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
+    let mut guard = core.lock();
+    let inner = &mut *guard;
+    core.end_overdue_inputs(inner, now);
+    doom_late_containers(core, inner, now);
+    inner.state.forget_ended_before(now - KEPT_FOR);
+    compact(inner);
+    let functions: Vec<_> = inner.functions.keys().cloned().collect();
+    // Set first: a dispatch that has to wait for something may bring it forward.
+    inner.next_look = next_look(inner, now);
+    for function_id in functions {
+        core.dispatch(inner, &function_id);
+    }
+    let [_, before] = inner.oom_kills;
+    inner.oom_kills = [before, process::kernel_oom_kills()];
+    let logs = inner
+        .state
+        .containers
+        .values()
+        .map(|container| (container.log_path.clone(), container.max_log_bytes))
+        .collect();
+    (inner.next_look, logs)
+}
+
+fn doom_late_containers(core: &Core, inner: &mut Inner, now: f64) {
+    let mut late = Vec::new();
+    for (task_id, container) in &inner.state.containers {
+        let Some(live) = inner.live.get(task_id) else {
+            continue;
+        };
+        let limit = inner
+            .functions
+            .get(&container.function_id)
+            .map(|function| function.spec.startup_timeout.as_secs_f64());
+        if !live.has_asked && limit.is_some_and(|limit| live.started_at + limit <= now) {
+            late.push((
+                task_id.clone(),
+                format!(
+                    "it did not ask for inputs within {} s",
+                    limit.unwrap_or_default()
+                ),
+            ));
+        } else if live
+            .leaving_since
+            .is_some_and(|since| since + LEAVING_LIMIT <= now)
+        {
+            late.push((
+                task_id.clone(),
+                format!("it did not leave within {LEAVING_LIMIT} s"),
+            ));
+        }
+    }
+    for (task_id, reason) in late {
+        core.doom(inner, &task_id, reason);
+    }
+}
+
+fn next_look(inner: &Inner, now: f64) -> f64 {
+    if inner.state.containers.is_empty() {
+        return now + SLOW_ROUND;
+    }
+    let deadlines = inner
+        .state
+        .containers
+        .values()
+        .flat_map(|container| &container.running)
+        .filter_map(|input_id| match inner.state.inputs.get(input_id)?.phase {
+            Phase::Running { deadline, .. } => Some(deadline),
+            Phase::Waiting { .. } | Phase::Ended(_) => None,
+        });
+    let startups = inner
+        .state
+        .containers
+        .iter()
+        .filter_map(|(task_id, container)| {
+            let live = inner.live.get(task_id).filter(|live| !live.has_asked)?;
+            Some(
+                live.started_at
+                    + inner
+                        .functions
+                        .get(&container.function_id)?
+                        .spec
+                        .startup_timeout
+                        .as_secs_f64(),
+            )
+        });
+    deadlines
+        .chain(startups)
+        .fold(now + ROUND, f64::min)
+        .max(now)
+}
+
+fn compact(inner: &mut Inner) {
+    if !inner.journal.has_outgrown_its_state() {
+        return;
+    }
+    let events = inner.state.events();
+    if let Err(error) = inner.journal.rewrite(events.into_iter()) {
+        tracing::warn!(%error, "journal could not be rewritten: it goes on growing");
+    }
+}

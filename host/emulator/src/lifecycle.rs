@@ -1,0 +1,197 @@
+//! The tasks that follow containers: bind the socket, start the process (or take over one of an earlier life), serve it, watch it,
+//! and clean up after it.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use modal_api::{MAX_MESSAGE_BYTES, wire::modal_client_server::ModalClientServer};
+use tokio::{net::UnixListener, sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::{
+    container_service::ContainerService,
+    core::{Core, Order},
+    fates::Exit,
+    process,
+    record::{ContainerStarted, Event},
+    state::ProcessKey,
+};
+
+/// How often a process is looked at that is not our child.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Owns one task for each container, until it is told to halt; then containers live on by themselves.
+pub(crate) async fn run(
+    core: Arc<Core>,
+    adopted: Vec<(String, ProcessKey)>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    halt: CancellationToken,
+) {
+    let mut tasks = JoinSet::new();
+    for (task_id, process) in adopted {
+        tasks.spawn(adopt(core.clone(), task_id, process, halt.clone()));
+    }
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Start(task_id)) => { tasks.spawn(start(core.clone(), task_id, halt.clone())); }
+                Some(Order::Kill(task_id)) => { tasks.spawn(process::kill_all(task_id)); }
+                None => break,
+            },
+            Some(ended) = tasks.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "the task of a container failed");
+            },
+            () = halt.cancelled() => break,
+        }
+    }
+    // Connections get the answers that are under way.
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn start(core: Arc<Core>, task_id: String, halt: CancellationToken) {
+    let socket = core.socket_path(&task_id);
+    let end = CancellationToken::new();
+    let exit = match begin(&core, &task_id, &socket) {
+        Err(error) => Exit::NotStarted(error),
+        Ok((listener, mut child)) => {
+            let server = serve(&core, &task_id, listener, halt.clone(), end.clone());
+            let watch = async {
+                tokio::select! {
+                    status = child.wait() => {
+                        end.cancel();
+                        Some(status)
+                    }
+                    () = halt.cancelled() => None,
+                }
+            };
+            match tokio::join!(server, watch).1 {
+                Some(Ok(status)) => Exit::Status(status),
+                Some(Err(error)) => {
+                    tracing::error!(%error, task_id, "process could not be waited for");
+                    Exit::Unseen
+                }
+                None => return,
+            }
+        }
+    };
+    finish(&core, task_id, &socket, &exit).await;
+}
+
+async fn adopt(core: Arc<Core>, task_id: String, process: ProcessKey, halt: CancellationToken) {
+    let socket = core.socket_path(&task_id);
+    let end = CancellationToken::new();
+    match bind(&socket) {
+        Err(error) => {
+            tracing::error!(%error, task_id, "socket could not be bound again: the container is lost");
+            process::kill_all(task_id.clone()).await;
+        }
+        Ok(listener) => {
+            let server = serve(&core, &task_id, listener, halt.clone(), end.clone());
+            let watch = async {
+                while process::is_alive(process) {
+                    tokio::select! {
+                        () = tokio::time::sleep(WATCH_INTERVAL) => {}
+                        () = halt.cancelled() => return false,
+                    }
+                }
+                end.cancel();
+                true
+            };
+            if !tokio::join!(server, watch).1 {
+                return;
+            }
+        }
+    }
+    finish(&core, task_id, &socket, &Exit::Unseen).await;
+}
+
+fn begin(
+    core: &Core,
+    task_id: &str,
+    socket: &Path,
+) -> io::Result<(UnixListener, tokio::process::Child)> {
+    let (spec, log_path) = {
+        let inner = core.lock();
+        let container = inner
+            .state
+            .containers
+            .get(task_id)
+            .ok_or_else(|| io::Error::other("forgotten"))?;
+        let function = inner
+            .functions
+            .get(&container.function_id)
+            .ok_or_else(|| io::Error::other("its function is not deployed"))?;
+        if function.spec_hash != container.spec_hash {
+            return Err(io::Error::other(
+                "its function was deployed anew in the meantime",
+            ));
+        }
+        (function.spec.clone(), container.log_path.clone())
+    };
+    let listener = bind(socket)?;
+    std::fs::create_dir_all(&spec.log_dir)?;
+    let child = process::start(&spec, task_id, socket, &log_path)?;
+    let pid = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .unwrap_or_default();
+    if let Some(ProcessKey { pid, start_time }) = process::key_of(pid) {
+        let mut inner = core.lock();
+        inner.note(Event::ContainerStarted(ContainerStarted {
+            task_id: task_id.to_owned(),
+            pid,
+            start_time,
+        }));
+        tracing::info!(task_id, pid, "container started");
+    }
+    Ok((listener, child))
+}
+
+/// What a process leaves behind dies with it, as in a real container.
+async fn finish(core: &Core, task_id: String, socket: &Path, exit: &Exit) {
+    process::kill_all(task_id.clone()).await;
+    let _ = std::fs::remove_file(socket);
+    core.container_ended(&task_id, exit);
+}
+
+pub(crate) fn bind(socket: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => UnixListener::bind(socket),
+    }
+}
+
+async fn serve(
+    core: &Arc<Core>,
+    task_id: &str,
+    listener: UnixListener,
+    halt: CancellationToken,
+    end: CancellationToken,
+) {
+    let weak: Weak<Core> = Arc::downgrade(core);
+    let service = ModalClientServer::new(ContainerService::new(
+        weak,
+        task_id.to_owned(),
+        halt.clone(),
+    ))
+    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let shutdown = async {
+        tokio::select! {
+            () = halt.cancelled() => {}
+            () = end.cancelled() => {}
+        }
+    };
+    let server = Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
+    if let Err(error) = server.await {
+        tracing::error!(%error, task_id, "serving a container failed");
+    }
+}

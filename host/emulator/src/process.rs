@@ -1,0 +1,189 @@
+//! Local processes: start one as a container, see whether it lives, end it with all that it left behind.
+//!
+//! A container's processes are found by the marker `MODAL_TASK_ID` in their environment: it reaches children that went into
+//! sessions of their own as well. Linux only (`/proc`).
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::{Child, Command};
+
+use crate::{config::FunctionSpec, state::ProcessKey};
+
+/// What a container inherits from this process; everything else comes from the function.
+const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+const MARKER: &str = "MODAL_TASK_ID";
+const KILL_ROUNDS: usize = 50;
+
+/// Starts the function's program in a session of its own, its output going to the log file.
+pub(crate) fn start(
+    spec: &FunctionSpec,
+    task_id: &str,
+    socket: &Path,
+    log_path: &Path,
+) -> io::Result<Child> {
+    let (program, arguments) = spec
+        .command
+        .split_first()
+        .ok_or_else(|| io::Error::other("the command is empty"))?;
+    // Appending, so that the file can be cut while the process writes.
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log_path)?;
+    let mut server_url = OsString::from("unix://");
+    server_url.push(socket);
+    let environment = if spec.environment.is_empty() {
+        "main"
+    } else {
+        &spec.environment
+    };
+
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(&spec.working_dir)
+        .env_clear()
+        .envs(
+            INHERITED
+                .iter()
+                .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
+        )
+        .envs(spec.env.iter().filter(|(name, _)| !is_token(name)))
+        .env(MARKER, task_id)
+        .env("MODAL_SERVER_URL", server_url)
+        .env("MODAL_IS_REMOTE", "1")
+        .env("MODAL_ENVIRONMENT", environment)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(false);
+    in_own_session(&mut command);
+    command.spawn()
+}
+
+/// Containers are told no token: the official client would ignore it with a warning.
+fn is_token(name: &OsStr) -> bool {
+    name.to_str()
+        .is_some_and(|name| name.starts_with("MODAL_TOKEN_"))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the standard library has no safe setsid; the closure makes that one call, which is async-signal-safe"
+)]
+fn in_own_session(command: &mut Command) {
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+
+/// The key of a process that runs now; none if there is no such process, or only what its parent has not reaped.
+pub(crate) fn key_of(pid: i32) -> Option<ProcessKey> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in parentheses, which may hold anything.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    Some(ProcessKey {
+        pid,
+        start_time: fields.get(19)?.parse().ok()?,
+    })
+}
+
+pub(crate) fn is_alive(key: ProcessKey) -> bool {
+    key_of(key.pid) == Some(key)
+}
+
+/// All processes that carry the container's marker.
+pub(crate) fn of_container(task_id: &str) -> Vec<i32> {
+    let marker = format!("{MARKER}={task_id}");
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+            return false;
+        };
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == marker.as_bytes())
+    })
+    .filter(|pid| key_of(*pid).is_some())
+    .collect()
+}
+
+pub(crate) fn signal(task_id: &str, signal: Signal) {
+    for pid in of_container(task_id) {
+        // Gone in between: that is what was wanted.
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+/// Kills until nothing is left, because a process may fork while it is being looked for.
+pub(crate) async fn kill_all(task_id: String) {
+    let round = move || {
+        for attempt in 0..KILL_ROUNDS {
+            let pids = of_container(&task_id);
+            if pids.is_empty() {
+                return;
+            }
+            for pid in pids {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(1 + attempt as u64));
+        }
+        tracing::warn!(task_id, "processes of a container do not die");
+    };
+    if let Err(error) = tokio::task::spawn_blocking(round).await {
+        tracing::error!(%error, "killing a container's processes failed");
+    }
+}
+
+/// How many processes the kernel has killed for memory since boot; 0 where it does not tell.
+pub(crate) fn kernel_oom_kills() -> u64 {
+    let counters = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let line = counters
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "));
+    line.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// "exited with code 7", "was killed by signal 9 (SIGKILL)".
+pub(crate) fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(name) => format!("was killed by signal {number} ({name})"),
+            Err(_) => format!("was killed by signal {number}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{key_of, of_container};
+
+    #[test]
+    fn this_process_lives_and_its_key_stays() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        assert!(key_of(pid).is_some());
+        assert_eq!(key_of(pid), key_of(pid));
+        assert_eq!(key_of(i32::MAX), None);
+        assert_eq!(of_container("ta-none"), Vec::<i32>::new());
+    }
+}

@@ -1,0 +1,125 @@
+//! The state as the events that make it: what a rewritten journal holds.
+
+use std::os::unix::ffi::OsStrExt;
+
+use crate::{
+    record::{
+        CallCreated, CancelRequested, ContainerStarted, ContainerStarting, Event, InputEnded,
+        InputStarted, KeyKept, NewInput,
+    },
+    state::{Call, Container, Input, Phase, ProcessKey, State},
+};
+
+impl State {
+    /// Containers come first, because inputs refer to them; calls in the order in which they were made.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (task_id, container) in &self.containers {
+            container_events(task_id, container, &mut events);
+        }
+        let mut calls: Vec<_> = self.calls.iter().collect();
+        calls.sort_unstable_by_key(|(_, call)| call.number);
+        for (id, call) in calls {
+            self.call_events(id, call, &mut events);
+        }
+        events
+    }
+
+    fn call_events(&self, id: &str, call: &Call, events: &mut Vec<Event>) {
+        let inputs = || {
+            call.inputs
+                .iter()
+                .filter_map(|id| self.inputs.get(id).map(|input| (id, input)))
+        };
+        events.push(Event::CallCreated(CallCreated {
+            function_call_id: id.to_owned(),
+            function_id: call.function_id.clone(),
+            invocation_type: call.invocation_type,
+            created_at: call.created_at,
+            idempotency_key: String::new(),
+            inputs: inputs().map(|(id, input)| new_input(id, input)).collect(),
+        }));
+        for (key, input_ids) in &call.batches {
+            events.push(Event::KeyKept(KeyKept {
+                function_call_id: id.to_owned(),
+                idempotency_key: key.clone(),
+                input_ids: input_ids.clone(),
+            }));
+        }
+        for (id, input) in inputs() {
+            running_events(id, input, events);
+        }
+        for id in &call.ended {
+            if let Some(Input {
+                phase: Phase::Ended(output),
+                ..
+            }) = self.inputs.get(id)
+            {
+                events.push(Event::InputEnded(InputEnded {
+                    input_id: output.input_id.clone(),
+                    result: output.result.clone(),
+                    data_format: output.data_format,
+                    task_id: output.task_id.clone(),
+                    started_at: output.input_started_at,
+                    ended_at: output.output_created_at,
+                }));
+            }
+        }
+    }
+}
+
+fn new_input(input_id: &str, input: &Input) -> NewInput {
+    let content = match &input.phase {
+        Phase::Waiting { input } | Phase::Running { input, .. } => Some(input.clone()),
+        // Nobody asks for the arguments of what is over.
+        Phase::Ended(_) => None,
+    };
+    NewInput {
+        input_id: input_id.to_owned(),
+        idx: input.idx,
+        input: content,
+    }
+}
+
+fn running_events(input_id: &str, input: &Input, events: &mut Vec<Event>) {
+    let Phase::Running {
+        task_id,
+        started_at,
+        deadline,
+        cancelled,
+        ..
+    } = &input.phase
+    else {
+        return;
+    };
+    events.push(Event::InputStarted(InputStarted {
+        input_id: input_id.to_owned(),
+        task_id: task_id.clone(),
+        started_at: *started_at,
+        deadline: *deadline,
+    }));
+    if *cancelled {
+        events.push(Event::CancelRequested(CancelRequested {
+            input_id: input_id.to_owned(),
+        }));
+    }
+}
+
+fn container_events(task_id: &str, container: &Container, events: &mut Vec<Event>) {
+    events.push(Event::ContainerStarting(ContainerStarting {
+        task_id: task_id.to_owned(),
+        function_id: container.function_id.clone(),
+        spec_hash: container.spec_hash.clone(),
+        created_at: container.created_at,
+        max_concurrent_inputs: container.capacity as u64,
+        log_path: container.log_path.as_os_str().as_bytes().to_vec(),
+        max_log_bytes: container.max_log_bytes,
+    }));
+    if let Some(ProcessKey { pid, start_time }) = container.process {
+        events.push(Event::ContainerStarted(ContainerStarted {
+            task_id: task_id.to_owned(),
+            pid,
+            start_time,
+        }));
+    }
+}
