@@ -1,1 +1,29 @@
-//! Postgres in Airflow's own schema: all SQL text lives here.
+//! Postgres in Airflow's own schema. All SQL text of the host lives in this crate; it turns rows into nouns and
+//! plans into guarded updates, and decides nothing.
+//!
+//! Our own tables live in the schema `modalflow`, everything else is Airflow's. Every write of a state is a
+//! compare-and-set: its `WHERE` names the state that the decision was made on.
+
+pub mod apply;
+pub mod carrier;
+pub mod connect;
+pub mod dag_files;
+pub mod dag_runs;
+pub mod dags;
+pub mod dispatch;
+pub mod due;
+mod error;
+pub mod execution;
+pub mod history;
+pub mod jobs;
+pub mod lease;
+pub mod listing;
+pub mod lost;
+pub mod queue;
+pub mod rows;
+pub mod run_snapshots;
+pub mod schema;
+pub mod serialized;
+
+pub use connect::connect;
+pub use error::Error;

@@ -1,0 +1,276 @@
+//! Tries that ended without a report: finding them, and writing what the scheduler decided about each.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use model::{TaskInstanceKey, TaskInstanceState};
+use scheduler::plan::Lost;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::{Error, history, rows};
+
+/// A task instance in the hands of the executor, as far as its try's fate is concerned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TryFacts {
+    pub id: Uuid,
+    pub key: TaskInstanceKey,
+    pub state: TaskInstanceState,
+    pub try_number: i32,
+    pub max_tries: i32,
+    pub logical_date: Option<DateTime<Utc>>,
+    pub owner: Option<String>,
+    pub fail_fast: bool,
+    /// How often the platform gave this try back already.
+    pub requeued: i32,
+}
+
+/// The columns and joins of [`TryFacts`], with the condition that picks the tries.
+macro_rules! facts_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT ti.id, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.state, ti.try_number, \
+                    ti.max_tries, dr.logical_date, d.owners, d.fail_fast, coalesce(q.count, 0) AS requeued \
+               FROM task_instance ti \
+               JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id \
+               JOIN dag d ON d.dag_id = ti.dag_id \
+               LEFT JOIN modalflow.requeue q ON q.dag_id = ti.dag_id AND q.run_id = ti.run_id \
+                     AND q.task_id = ti.task_id AND q.map_index = ti.map_index \
+                     AND q.try_number = ti.try_number ",
+            $condition
+        )
+    };
+}
+
+/// The tries of the intents that are still queued, running or restarting, with the intent: their calls ended, and
+/// nobody reported.
+///
+/// # Errors
+/// The database's errors.
+pub async fn unreported(
+    db: &mut PgConnection,
+    dispatch_ids: &[Uuid],
+) -> Result<Vec<(Uuid, TryFacts)>, Error> {
+    // By intent, not by task instance: a rescheduled one keeps its id and may be out with the next call already.
+    let intents: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT dispatch_id, ti_id FROM modalflow.dispatch WHERE dispatch_id = ANY($1)",
+    )
+    .bind(dispatch_ids)
+    .fetch_all(&mut *db)
+    .await?;
+    let ids: Vec<Uuid> = intents.iter().map(|(_, ti_id)| *ti_id).collect();
+    // FOR UPDATE waits for a report that is being committed right now, and then sees its state.
+    let rows = sqlx::query(facts_where!(
+        "WHERE ti.id = ANY($1) AND ti.state IN ('queued', 'running', 'restarting') \
+         ORDER BY ti.id FOR UPDATE OF ti"
+    ))
+    .bind(&ids)
+    .fetch_all(db)
+    .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let facts = facts(row)?;
+        if let Some((dispatch_id, _)) = intents.iter().find(|(_, ti_id)| *ti_id == facts.id) {
+            found.push((*dispatch_id, facts));
+        }
+    }
+    Ok(found)
+}
+
+/// Running tries that have not sent a heartbeat for `timeout`.
+/// `airflow: SchedulerJobRunner._find_task_instances_without_heartbeats`
+///
+/// # Errors
+/// The database's errors.
+pub async fn without_heartbeat(
+    db: &mut PgConnection,
+    timeout: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<Vec<TryFacts>, Error> {
+    let rows = sqlx::query(facts_where!(
+        "WHERE ti.state IN ('running', 'restarting') AND ti.last_heartbeat_at < $1 \
+         ORDER BY ti.id FOR UPDATE OF ti SKIP LOCKED"
+    ))
+    .bind(now - timeout)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(facts).collect()
+}
+
+/// Queued tries without an intent to start them: somebody else queued them, or their intent was lost.
+/// They go back to scheduled, and so to the executor.
+///
+/// # Errors
+/// The database's errors.
+pub async fn requeue_without_intent(
+    db: &mut PgConnection,
+    now: DateTime<Utc>,
+) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "UPDATE task_instance ti SET state = 'scheduled', queued_dttm = NULL, queued_by_job_id = NULL, \
+                external_executor_id = NULL, updated_at = $1 \
+          WHERE ti.state = 'queued' \
+            AND NOT EXISTS (SELECT FROM modalflow.dispatch x WHERE x.ti_id = ti.id)",
+    )
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+fn facts(row: &sqlx::postgres::PgRow) -> Result<TryFacts, Error> {
+    let id: Uuid = row.try_get("id")?;
+    Ok(TryFacts {
+        id,
+        key: TaskInstanceKey {
+            dag_id: row.try_get("dag_id")?,
+            run_id: row.try_get("run_id")?,
+            task_id: row.try_get("task_id")?,
+            map_index: row.try_get("map_index")?,
+        },
+        state: rows::named(row, "task_instance", "state", &id)?,
+        try_number: row.try_get("try_number")?,
+        max_tries: row.try_get("max_tries")?,
+        logical_date: row.try_get("logical_date")?,
+        owner: row.try_get("owners")?,
+        fail_fast: row.try_get("fail_fast")?,
+        requeued: row.try_get("requeued")?,
+    })
+}
+
+/// Writes what becomes of a lost try, with a `log` row that tells people why.
+/// `airflow: TaskInstance.handle_failure`
+///
+/// # Errors
+/// The database's errors.
+pub async fn settle(
+    db: &mut PgConnection,
+    lost: &TryFacts,
+    decision: &Lost,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let event = match decision {
+        Lost::UpForRetry | Lost::Failed => "failed",
+        Lost::Requeue => "requeued",
+        Lost::Cleared => "cleared while running",
+    };
+    log(db, lost, event, reason, now).await?;
+    match decision {
+        Lost::Requeue => requeue(db, lost, reason, now).await,
+        Lost::Cleared => set_cleared(db, lost, now).await,
+        Lost::UpForRetry => end_try(db, lost, TaskInstanceState::UpForRetry, now).await,
+        Lost::Failed => {
+            end_try(db, lost, TaskInstanceState::Failed, now).await?;
+            if lost.fail_fast {
+                crate::execution::fail_fast(db, &lost.key, now).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn end_try(
+    db: &mut PgConnection,
+    lost: &TryFacts,
+    state: TaskInstanceState,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE task_instance SET end_date = $2, updated_at = $2, \
+                duration = extract(epoch FROM $2 - start_date), next_method = NULL, next_kwargs = NULL \
+          WHERE id = $1",
+    )
+    .bind(lost.id)
+    .bind(now)
+    .execute(&mut *db)
+    .await?;
+    let id = match state {
+        TaskInstanceState::UpForRetry => history::archive(db, &[lost.id]).await?[0].1,
+        _ => lost.id,
+    };
+    sqlx::query("UPDATE task_instance SET state = $2, updated_at = $3 WHERE id = $1")
+        .bind(id)
+        .bind(state.as_str())
+        .bind(now)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Back to scheduled: the try never started, so its number stays. It gets a new id all the same, should the lost
+/// container turn up after all.
+async fn requeue(
+    db: &mut PgConnection,
+    lost: &TryFacts,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE task_instance SET id = $3, state = 'scheduled', queued_dttm = NULL, queued_by_job_id = NULL, \
+                external_executor_id = NULL, updated_at = $2 \
+          WHERE id = $1",
+    )
+    .bind(lost.id)
+    .bind(now)
+    .bind(Uuid::now_v7())
+    .execute(&mut *db)
+    .await?;
+    sqlx::query(
+        "INSERT INTO modalflow.requeue (dag_id, run_id, task_id, map_index, try_number, count, last_reason) \
+         VALUES ($1, $2, $3, $4, $5, 1, $6) \
+         ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) \
+         DO UPDATE SET count = modalflow.requeue.count + 1, last_reason = EXCLUDED.last_reason",
+    )
+    .bind(&lost.key.dag_id)
+    .bind(&lost.key.run_id)
+    .bind(&lost.key.task_id)
+    .bind(lost.key.map_index)
+    .bind(lost.try_number)
+    .bind(reason)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A running task instance was cleared; now that its container is gone it starts over.
+/// `airflow: SchedulerJobRunner.process_executor_events`, restarting
+async fn set_cleared(
+    db: &mut PgConnection,
+    lost: &TryFacts,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE task_instance SET state = NULL, end_date = $2, updated_at = $2 \
+          WHERE id = $1 AND state = 'restarting'",
+    )
+    .bind(lost.id)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn log(
+    db: &mut PgConnection,
+    lost: &TryFacts,
+    event: &str,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO log (dttm, dag_id, task_id, map_index, event, logical_date, run_id, owner, extra, try_number) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(now)
+    .bind(&lost.key.dag_id)
+    .bind(&lost.key.task_id)
+    .bind(lost.key.map_index)
+    .bind(event)
+    .bind(lost.logical_date)
+    .bind(&lost.key.run_id)
+    .bind(&lost.owner)
+    .bind(reason)
+    .bind(lost.try_number)
+    .execute(db)
+    .await?;
+    Ok(())
+}

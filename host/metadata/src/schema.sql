@@ -1,0 +1,65 @@
+CREATE SCHEMA IF NOT EXISTS modalflow;
+
+-- What the executor means to start, committed before the call goes out: a crash in between is repaired by the
+-- next tick, which sends the same dispatch_id again. A row lives until the fate of its call is known.
+CREATE TABLE IF NOT EXISTS modalflow.dispatch (
+    dispatch_id uuid PRIMARY KEY,
+    -- The try: task_instance.id changes with each one.
+    ti_id uuid NOT NULL UNIQUE,
+    -- Modal's function call, once the spawn was acknowledged.
+    call_id text,
+    -- Spawns that failed, for the backoff.
+    failures integer NOT NULL DEFAULT 0,
+    not_before timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    spawned_at timestamptz
+);
+
+-- Faults of the platform that gave a task instance back to the queue without using up a try.
+CREATE TABLE IF NOT EXISTS modalflow.requeue (
+    dag_id text NOT NULL,
+    run_id text NOT NULL,
+    task_id text NOT NULL,
+    map_index integer NOT NULL,
+    try_number integer NOT NULL,
+    count integer NOT NULL,
+    last_reason text NOT NULL,
+    PRIMARY KEY (dag_id, run_id, task_id, map_index, try_number),
+    FOREIGN KEY (dag_id, run_id) REFERENCES public.dag_run (dag_id, run_id) ON DELETE CASCADE
+);
+
+-- When a running run wants to be looked at although nothing in it changed: retries, pokes, timeouts.
+CREATE TABLE IF NOT EXISTS modalflow.run_wake (
+    dag_run_id integer PRIMARY KEY REFERENCES public.dag_run (id) ON DELETE CASCADE,
+    wake_at timestamptz NOT NULL
+);
+CREATE INDEX IF NOT EXISTS run_wake_at ON modalflow.run_wake (wake_at);
+
+-- What is known of each DAG file, so that unchanged content is not parsed again.
+CREATE TABLE IF NOT EXISTS modalflow.dag_file (
+    path text PRIMARY KEY,
+    size bigint NOT NULL,
+    mtime_ns bigint NOT NULL,
+    sha256 text NOT NULL,
+    -- Airflow's version, the Python environment and the rules that the outcome was found with.
+    parser_hash text NOT NULL,
+    parsed_at timestamptz NOT NULL,
+    outcome text NOT NULL
+);
+
+-- Anybody else's write (the UI, the REST API, a Python script) asks for a tick. Our own sessions are left out:
+-- they ask by themselves, and would wake the host for each of its own rows.
+CREATE OR REPLACE FUNCTION modalflow.wake() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('application_name') IS DISTINCT FROM 'modalflow' THEN
+        PERFORM pg_notify('modalflow_wake', '');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER modalflow_wake AFTER INSERT ON public.log
+    FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
+CREATE OR REPLACE TRIGGER modalflow_wake AFTER INSERT OR UPDATE ON public.dag_run
+    FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
+CREATE OR REPLACE TRIGGER modalflow_wake AFTER UPDATE ON public.slot_pool
+    FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
