@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 
 import pendulum
-
 from airflow.sdk import CronDataIntervalTimetable, dag, get_current_context, task, task_group
 
 
