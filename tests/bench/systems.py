@@ -58,7 +58,7 @@ class System:
         for role, process in self.processes.items():
             process.send_signal(self.stop_signal)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 print(f"{self.name}: {role} did not stop when asked to", file=sys.stderr)
                 os.killpg(process.pid, signal.SIGKILL)
