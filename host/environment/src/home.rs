@@ -245,8 +245,23 @@ mod tests {
                 other => format!("{name:?}: {other:?}"),
             })
             .collect();
-        insta::assert_snapshot!(answers.join("\n"), @"");
-        insta::assert_snapshot!(Name::new("../x").unwrap_err(), @"");
+        insta::assert_snapshot!(answers.join("\n"), @r#"
+        "": it is empty
+        "-a": it begins with -
+        "..": it has other characters than a-z, 0-9 and -
+        "a/b": it has other characters than a-z, 0-9 and -
+        "A": it has other characters than a-z, 0-9 and -
+        "ä": it has other characters than a-z, 0-9 and -
+        "a b": it has other characters than a-z, 0-9 and -
+        "a\nb": it has other characters than a-z, 0-9 and -
+        "a.b": it has other characters than a-z, 0-9 and -
+        "a_b": it has other characters than a-z, 0-9 and -
+        "a23456789012345678901234567890123456789012": it is too long
+        "#);
+        insta::assert_snapshot!(Name::new("../x").unwrap_err(), @r#"
+        use "../x" as an environment's name: it has other characters than a-z, 0-9 and -
+        hint: 1 to 41 characters of a-z, 0-9 and -, beginning with a letter or digit, for example "dev"
+        "#);
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Node> {
             .lines()
             .next()
             .unwrap_or("not YAML")
+            // The rest is advice to programmers.
+            .split(", set DuplicateKeyPolicy")
+            .next()
+            .unwrap_or("not YAML")
             .to_owned(),
         hint: "the file is YAML: sections, and below each its keys indented by two spaces"
             .to_owned(),

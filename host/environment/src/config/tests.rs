@@ -53,7 +53,9 @@ worker: {supervisor: airflow}
 xcom:
   inline_bytes: 0
   max_bytes: 1000
-"), @"");
+"), @r"
+Config { connection_string: Some(postgresql://u@db.example:5433/airflow), interval: 7s, parse_timeout: 500ms, parallelism: 3, task_timeout: 9s, supervisor: Airflow, xcom_inline_bytes: 0, xcom_max_bytes: 1000 }
+");
 }
 
 #[test]
@@ -85,5 +87,71 @@ fn mistakes_are_answered_with_place_and_remedy() {
     let answers: Vec<String> = cases.iter().map(|text| answer(text)).collect();
     let answers = answers.join("\n\n");
     assert!(!answers.contains("secret"));
-    insta::assert_snapshot!(answers, @"");
+    insta::assert_snapshot!(answers, @r#"
+    read config.yaml, line 2: unknown key "scheduler.intervall_seconds"
+    hint: did you mean scheduler.interval_seconds?
+
+    read config.yaml, line 2: unknown key "schedular"
+    hint: did you mean scheduler?
+
+    read config.yaml, line 3: unknown key "parallelism"
+    hint: did you mean executor.parallelism?
+
+    read config.yaml, line 2: executor.parallelism: expected a whole number from 1 to 4096, found "many"
+    hint: for example `parallelism: 16`
+
+    read config.yaml, line 2: executor.parallelism: expected a whole number from 1 to 4096, found 0
+    hint: for example `parallelism: 16`
+
+    read config.yaml, line 2: executor.parallelism: expected a whole number from 1 to 4096, found 2.5
+    hint: for example `parallelism: 16`
+
+    read config.yaml, line 2: executor.task_timeout: expected a whole number from 1 to 2592000, found -1
+    hint: for example `task_timeout: 3600`
+
+    read config.yaml, line 2: executor.task_timeout: expected a whole number from 1 to 2592000, found "60"
+    hint: for example `task_timeout: 3600`
+
+    read config.yaml, line 2: scheduler.parse_timeout_seconds: expected a number of seconds from 0.1 to 3600, found 0
+    hint: for example `parse_timeout_seconds: 5`
+
+    read config.yaml, line 2: scheduler.interval_seconds: expected a whole number from 1 to 86400, found true
+    hint: for example `interval_seconds: 60`
+
+    read config.yaml, line 2: worker.supervisor: expected modalflow or airflow, found "python"
+    hint: for example `supervisor: modalflow`
+
+    read config.yaml, line 1: expected keys below worker:, found "airflow"
+    hint: write `section:`, and below it its keys indented by two spaces
+
+    read config.yaml, line 1: expected keys, found a list
+    hint: write `section:`, and below it its keys indented by two spaces
+
+    read config.yaml, line 2: unknown key "scheduler.qqqq"
+    hint: the keys are database.connection_string, scheduler.interval_seconds, scheduler.parse_timeout_seconds, executor.parallelism, executor.task_timeout, worker.supervisor, xcom.inline_bytes, xcom.max_bytes
+
+    read config.yaml, line 2: unclosed bracket '[' at line 2, column 20
+    hint: the file is YAML: sections, and below each its keys indented by two spaces
+
+    read config.yaml, line 3: duplicate mapping key: interval_seconds
+    hint: the file is YAML: sections, and below each its keys indented by two spaces
+
+    read config.yaml: xcom.inline_bytes: 2000 is more than xcom.max_bytes, 1000
+    hint: make xcom.inline_bytes smaller or xcom.max_bytes larger
+
+    read config.yaml, line 2: database.connection_string: modalflow needs Postgres, found a mysql URL
+    hint: it begins with postgresql:// ; without the key an embedded Postgres is used
+
+    read config.yaml, line 2: database.connection_string: modalflow needs Postgres, found a sqlite URL
+    hint: it begins with postgresql:// ; without the key an embedded Postgres is used
+
+    read config.yaml, line 2: database.connection_string: it has no scheme, postgresql://
+    hint: for example `postgresql://user:password@host:5432/airflow`
+
+    read config.yaml, line 2: database.connection_string: invalid port number
+    hint: for example `postgresql://user:password@host:5432/airflow`
+
+    read config.yaml, line 2: database.connection_string: expected a postgresql:// URL, found a list
+    hint: for example `connection_string: postgresql://user:password@host:5432/airflow`
+    "#);
 }

@@ -267,7 +267,7 @@ fn place(cluster: &Cluster) -> &Path {
 
 /// The main process, if it runs on this very data directory. An id in `postmaster.pid` alone says little: after
 /// a `kill -9` or a reboot another process may have it.
-fn postmaster(cluster: &Cluster) -> Option<i32> {
+pub(super) fn postmaster(cluster: &Cluster) -> Option<i32> {
     let text = std::fs::read_to_string(cluster.data.join("postmaster.pid")).ok()?;
     let pid: i32 = text.lines().next()?.trim().parse().ok()?;
     crate::process::start_time(pid)?;

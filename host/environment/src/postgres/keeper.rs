@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
-use crate::{Environment, Error, Result, lock, process};
+use crate::{Environment, Error, Home, Result, lock, process};
 
 /// How long Postgres runs on without a client.
 pub const IDLE: Duration = Duration::from_secs(60);
@@ -67,16 +67,22 @@ pub(super) fn spawn(environment: &Environment) -> Result<()> {
 }
 
 /// The keeper itself: what the hidden command `postgres-keeper --env NAME` does.
-pub async fn keep(environment: &Environment) -> Result<()> {
+pub async fn keep(home: &Home, name: &str) -> Result<()> {
+    // `create` starts a keeper long before it ends.
+    let environment = Environment::open_unfinished(home, name)?;
     // A session of its own: a Ctrl-C or a closed terminal of whoever started us is not meant for us. Only a
     // session's leader is refused, and it has one already.
     let _ = nix::unistd::setsid();
-    keep_for(environment, IDLE, LOOK).await
+    keep_for(&environment, IDLE, LOOK).await
 }
 
 /// Watches, looking every `look`, until nobody has used the server for `idle`, then stops it. Ends early when the
 /// server has gone.
-pub async fn keep_for(environment: &Environment, idle: Duration, look: Duration) -> Result<()> {
+pub(super) async fn keep_for(
+    environment: &Environment,
+    idle: Duration,
+    look: Duration,
+) -> Result<()> {
     let Some(cluster) = environment.state().postgres.clone() else {
         return Ok(());
     };

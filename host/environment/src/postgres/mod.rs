@@ -19,7 +19,7 @@ mod keeper;
 mod url;
 
 pub(crate) use cluster::{choose_place, initialise, stop_cluster};
-pub use keeper::{IDLE, keep, keep_for};
+pub use keeper::{IDLE, keep};
 pub use url::ConnectionString;
 
 /// The database with Airflow's tables in an embedded Postgres, and the role that owns it.

@@ -35,7 +35,10 @@ impl ConnectionString {
             .url()
             .parse::<sqlx::postgres::PgConnectOptions>()
             .map_err(|error| Error::ConnectionString {
-                problem: error.to_string(),
+                problem: match error {
+                    sqlx::Error::Configuration(inner) => inner.to_string(),
+                    other => other.to_string(),
+                },
             })?;
         Ok(parsed)
     }
@@ -129,6 +132,21 @@ mod tests {
         .iter()
         .map(|c| format!("{}\n{}\n{}\n{c:?}", c.url(), c.psycopg2(), c.asyncpg()))
         .collect();
-        insta::assert_snapshot!(shown.join("\n\n"), @"");
+        insta::assert_snapshot!(shown.join("\n\n"), @r"
+        postgresql://u:p%40w@h:5433/d?sslmode=require&application_name=x
+        postgresql+psycopg2://u:p%40w@h:5433/d?sslmode=require&application_name=x
+        postgresql+asyncpg://u:p%40w@h:5433/d?ssl=require
+        postgresql://u@h:5433/d
+
+        postgresql://h/d
+        postgresql+psycopg2://h/d
+        postgresql+asyncpg://h/d
+        postgresql://h/d
+
+        postgresql://u:pw@localhost/d?host=/a%20b/c
+        postgresql+psycopg2://u:pw@localhost/d?host=/a%20b/c
+        postgresql+asyncpg://u:pw@localhost/d?host=/a%20b/c
+        postgresql://u@localhost/d?host=/a%20b/c
+        ");
     }
 }

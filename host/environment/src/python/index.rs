@@ -192,6 +192,11 @@ index-url = https://wrong.example/simple
         );
         let translated = translate(&settings, |path| path == Path::new("/there/wheels"));
         let lines: Vec<String> = translated.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        UV_DEFAULT_INDEX=https://mirror.example/simple
+        UV_FIND_LINKS=/there/wheels,https://mirror.example/wheels
+        UV_INDEX=https://one.example/simple https://two.example/simple
+        UV_INSECURE_HOST=mirror.example
+        ");
     }
 }

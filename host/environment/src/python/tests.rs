@@ -1,7 +1,6 @@
 //! The Python environment, made once for all tests.
 
 use super::*;
-use crate::progress::Stderr;
 
 #[test]
 fn files_are_written_once_and_named_by_their_content() {
