@@ -1,0 +1,298 @@
+//! Asset events of a task that succeeded, and the DAGs that they put into the queue.
+//! `airflow: TaskInstance.register_asset_changes_in_db, assets.manager.AssetManager`
+
+use chrono::{DateTime, Utc};
+use model::TaskInstanceKey;
+use sqlx::PgConnection;
+
+use crate::Error;
+
+/// An outlet of the task, as its worker reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlet {
+    Asset { name: String, uri: String },
+    NameRef { name: String },
+    UriRef { uri: String },
+    Alias { name: String },
+}
+
+/// An event that the task emitted for an asset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emitted {
+    pub name: String,
+    pub uri: String,
+    /// JSON object as text.
+    pub extra: String,
+    pub partition_key: Option<String>,
+    /// Emitted through this alias, for an asset that may be new.
+    pub alias: Option<Alias>,
+}
+
+/// The alias through which an event was emitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    pub name: String,
+    /// JSON object as text: the extra of the asset, should it be new.
+    pub asset_extra: String,
+}
+
+/// Writes the events of all active outlets and queues the DAGs that wait for them, within the transaction that makes
+/// the task successful.
+///
+/// # Errors
+/// The database's errors.
+pub async fn register(
+    db: &mut PgConnection,
+    source: &TaskInstanceKey,
+    outlets: &[Outlet],
+    emitted: &[Emitted],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    if outlets.is_empty() {
+        return Ok(());
+    }
+    let run_key: Option<String> =
+        sqlx::query_scalar("SELECT partition_key FROM dag_run WHERE dag_id = $1 AND run_id = $2")
+            .bind(&source.dag_id)
+            .bind(&source.run_id)
+            .fetch_optional(&mut *db)
+            .await?
+            .flatten();
+    for outlet in outlets {
+        if let Outlet::Alias { .. } = outlet {
+            continue;
+        }
+        let Some(asset) = active(&mut *db, outlet).await? else {
+            // airflow: a warning in the server's log, and no event.
+            continue;
+        };
+        let own: Vec<&Emitted> = emitted
+            .iter()
+            .filter(|event| event.alias.is_none() && event.name == asset.name && event.uri == asset.uri)
+            .collect();
+        if own.is_empty() {
+            write(&mut *db, source, &asset, &Event::plain(run_key.as_deref()), now).await?;
+        }
+        for event in own {
+            let event = Event {
+                extra: &event.extra,
+                partition_key: event.partition_key.as_deref().or(run_key.as_deref()),
+                aliases: &[],
+            };
+            write(&mut *db, source, &asset, &event, now).await?;
+        }
+    }
+    register_through_aliases(db, source, outlets, emitted, run_key.as_deref(), now).await
+}
+
+/// Events emitted through an alias of the outlets: equal ones are one event with several aliases.
+async fn register_through_aliases(
+    db: &mut PgConnection,
+    source: &TaskInstanceKey,
+    outlets: &[Outlet],
+    emitted: &[Emitted],
+    run_key: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let is_outlet = |alias: &Alias| {
+        outlets
+            .iter()
+            .any(|outlet| matches!(outlet, Outlet::Alias { name } if *name == alias.name))
+    };
+    let mut distinct: Vec<(&Emitted, &Alias, Vec<String>)> = Vec::new();
+    for event in emitted {
+        let Some(alias) = event.alias.as_ref().filter(|alias| is_outlet(alias)) else {
+            continue;
+        };
+        let same = distinct.iter_mut().find(|(other, of, _)| {
+            (&other.name, &other.uri, &other.extra, &of.asset_extra)
+                == (&event.name, &event.uri, &event.extra, &alias.asset_extra)
+        });
+        match same {
+            Some((_, _, names)) if names.contains(&alias.name) => {}
+            Some((_, _, names)) => names.push(alias.name.clone()),
+            None => distinct.push((event, alias, vec![alias.name.clone()])),
+        }
+    }
+    for (event, alias, names) in distinct {
+        let asset = find_or_create(&mut *db, event, alias, now).await?;
+        let event = Event {
+            extra: &event.extra,
+            partition_key: run_key,
+            aliases: &names,
+        };
+        write(&mut *db, source, &asset, &event, now).await?;
+    }
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct Asset {
+    id: i32,
+    name: String,
+    uri: String,
+}
+
+struct Event<'a> {
+    extra: &'a str,
+    partition_key: Option<&'a str>,
+    aliases: &'a [String],
+}
+
+impl<'a> Event<'a> {
+    fn plain(partition_key: Option<&'a str>) -> Self {
+        Self {
+            extra: "{}",
+            partition_key,
+            aliases: &[],
+        }
+    }
+}
+
+async fn active(db: &mut PgConnection, outlet: &Outlet) -> Result<Option<Asset>, Error> {
+    let (name, uri) = match outlet {
+        Outlet::Asset { name, uri } => (Some(name), Some(uri)),
+        Outlet::NameRef { name } => (Some(name), None),
+        Outlet::UriRef { uri } => (None, Some(uri)),
+        Outlet::Alias { .. } => return Ok(None),
+    };
+    Ok(sqlx::query_as(
+        "SELECT a.id, a.name, a.uri \
+           FROM asset a JOIN asset_active active ON active.name = a.name AND active.uri = a.uri \
+          WHERE ($1::text IS NULL OR a.name = $1) AND ($2::text IS NULL OR a.uri = $2) \
+          LIMIT 1",
+    )
+    .bind(name)
+    .bind(uri)
+    .fetch_optional(db)
+    .await?)
+}
+
+async fn find_or_create(
+    db: &mut PgConnection,
+    event: &Emitted,
+    alias: &Alias,
+    now: DateTime<Utc>,
+) -> Result<Asset, Error> {
+    // DO UPDATE, so that the row comes back and stays locked against its removal until we commit.
+    Ok(sqlx::query_as(
+        "INSERT INTO asset (name, uri, \"group\", extra, created_at, updated_at) \
+         VALUES ($1, $2, 'asset', $3::json, $4, $4) \
+         ON CONFLICT (name, uri) DO UPDATE SET updated_at = asset.updated_at \
+         RETURNING id, name, uri",
+    )
+    .bind(&event.name)
+    .bind(&event.uri)
+    .bind(&alias.asset_extra)
+    .bind(now)
+    .fetch_one(db)
+    .await?)
+}
+
+/// One event of one asset, and what it puts into the queue. `airflow: AssetManager.register_asset_change`
+async fn write(
+    db: &mut PgConnection,
+    source: &TaskInstanceKey,
+    asset: &Asset,
+    event: &Event<'_>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let event_id: i32 = sqlx::query_scalar(
+        "INSERT INTO asset_event (asset_id, extra, source_task_id, source_dag_id, source_run_id, \
+                source_map_index, timestamp, partition_key) \
+         VALUES ($1, $2::json, $3, $4, $5, $6, $7, $8) \
+         RETURNING id",
+    )
+    .bind(asset.id)
+    .bind(event.extra)
+    .bind(&source.task_id)
+    .bind(&source.dag_id)
+    .bind(&source.run_id)
+    .bind(source.map_index)
+    .bind(now)
+    .bind(event.partition_key)
+    .fetch_one(&mut *db)
+    .await?;
+    for alias in event.aliases {
+        link_alias(&mut *db, asset.id, event_id, alias).await?;
+    }
+    queue_dags(db, source, asset, event, now).await
+}
+
+async fn link_alias(
+    db: &mut PgConnection,
+    asset_id: i32,
+    event_id: i32,
+    alias: &str,
+) -> Result<(), Error> {
+    sqlx::query(
+        "WITH alias AS ( \
+           INSERT INTO asset_alias (name, \"group\") VALUES ($1, 'asset') \
+           ON CONFLICT (name) DO UPDATE SET \"group\" = asset_alias.\"group\" \
+           RETURNING id \
+         ), linked AS ( \
+           INSERT INTO asset_alias_asset (alias_id, asset_id) SELECT id, $2 FROM alias \
+           ON CONFLICT DO NOTHING \
+         ) \
+         INSERT INTO asset_alias_asset_event (alias_id, event_id) SELECT id, $3 FROM alias",
+    )
+    .bind(alias)
+    .bind(asset_id)
+    .bind(event_id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// DAGs scheduled on the asset, by its identity, its name, its URI or an alias, unless they are paused. An event of a
+/// partition queues no DAG without partitions; DAGs with partitions need their Python mappers, which this host does
+/// not run: that is said in the audit log, in Airflow's form.
+async fn queue_dags(
+    db: &mut PgConnection,
+    source: &TaskInstanceKey,
+    asset: &Asset,
+    event: &Event<'_>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "WITH waiting AS ( \
+           SELECT d.dag_id, d.timetable_partitioned \
+             FROM dag d \
+            WHERE NOT d.is_paused \
+              AND (EXISTS (SELECT 1 FROM dag_schedule_asset_reference r \
+                            WHERE r.dag_id = d.dag_id AND r.asset_id = $1) \
+                OR EXISTS (SELECT 1 FROM dag_schedule_asset_name_reference r \
+                            WHERE r.dag_id = d.dag_id AND r.name = $2) \
+                OR EXISTS (SELECT 1 FROM dag_schedule_asset_uri_reference r \
+                            WHERE r.dag_id = d.dag_id AND r.uri = $3) \
+                OR EXISTS (SELECT 1 FROM dag_schedule_asset_alias_reference r \
+                             JOIN asset_alias l ON l.id = r.alias_id \
+                            WHERE r.dag_id = d.dag_id AND l.name = ANY($4))) \
+         ), queued AS ( \
+           INSERT INTO asset_dag_run_queue (asset_id, target_dag_id, created_at) \
+           SELECT $1, dag_id, $5 FROM waiting WHERE NOT timetable_partitioned AND $6::text IS NULL \
+           ON CONFLICT DO NOTHING \
+         ) \
+         INSERT INTO log (dttm, dag_id, task_id, run_id, map_index, event, extra) \
+         SELECT $5, $7, $8, $9, $10, \
+                CASE WHEN $6::text IS NULL THEN 'missing partition key' ELSE 'failed to map partition_key' END, \
+                CASE WHEN $6::text IS NULL \
+                     THEN 'Listening Dags are partition-aware but the run has no partition key' \
+                     ELSE 'Partition mappers of Dags are not run by modalflow; trigger the Dag by hand' END \
+                || ' (listening_dag=' || dag_id || ', asset_id=' || $1::text || ')' \
+           FROM waiting WHERE timetable_partitioned",
+    )
+    .bind(asset.id)
+    .bind(&asset.name)
+    .bind(&asset.uri)
+    .bind(event.aliases)
+    .bind(now)
+    .bind(event.partition_key)
+    .bind(&source.dag_id)
+    .bind(&source.task_id)
+    .bind(&source.run_id)
+    .bind(source.map_index)
+    .execute(db)
+    .await?;
+    Ok(())
+}
