@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use crate::{
     core::{Core, Function, Inner, Live, Order},
+    housekeeping::ROUND,
     ids,
     record::{ContainerStarting, Event, InputStarted},
     state::Container,
@@ -116,6 +117,12 @@ impl Core {
             inner.live.insert(task_id.clone(), Live::new(now));
             self.order(Order::Start(task_id));
         }
+        // From now on there is something to look after.
+        let startup = inner
+            .functions
+            .get(function_id)
+            .map_or(0.0, |function| function.spec.startup_timeout.as_secs_f64());
+        self.look_at(inner, now + startup.min(ROUND));
     }
 
     /// Gives a container what waits for it, at most `batch` inputs. `key` is the request's idempotency key: a repeated request gets the

@@ -319,6 +319,14 @@ mod tests {
                 false,
             ),
         ];
-        insta::assert_snapshot!(cases.join("\n"), @"");
+        insta::assert_snapshot!(cases.join("\n"), @r#"
+        Failure 7 container ta-1 exited with code 7
+        Failure 139 container ta-1 was killed by signal 11 (SIGSEGV)
+        Failure 137 container ta-1 was killed by signal 9 (SIGKILL)
+        KernelOomKill 137 container ta-1 was killed by the kernel: out of memory
+        Failure 137 container ta-1 was killed: call fc-1 was cancelled with its container
+        Failure 0 container ta-1 ended while it was not watched; its exit status is not known
+        Failure 127 container ta-1 could not be started: entity not found
+        "#);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How often to look while there are containers.
-const ROUND: f64 = 5.0;
+pub(crate) const ROUND: f64 = 5.0;
 /// How often to look when there is nothing but old calls.
 const SLOW_ROUND: f64 = 3600.0;
 const LEAVING_LIMIT: f64 = 30.0;

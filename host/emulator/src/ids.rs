@@ -73,7 +73,7 @@ mod tests {
             super::function("", "a", "bc"),
             super::function("", "ab", "c")
         );
-        insta::assert_snapshot!(super::function("main", "app", "work"), @"");
+        insta::assert_snapshot!(super::function("main", "app", "work"), @r#"fu-ItI7vpJKwyPdynZx8U4lSS"#);
         assert_eq!(super::input().len(), 25);
     }
 }

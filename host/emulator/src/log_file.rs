@@ -67,7 +67,13 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1000);
         super::keep_below(&path, 40).unwrap();
         writeln!(writer, "after").unwrap();
-        insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @"");
+        insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"
+        [truncated: 8870 bytes were here]
+        7
+        line 998
+        line 999
+        after
+        "#);
         assert_eq!(super::tail(&path).lines().last(), Some("after"));
     }
 }

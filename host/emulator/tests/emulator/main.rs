@@ -1,0 +1,10 @@
+//! The emulator from outside: real processes, real sockets, kill -9.
+//!
+//! The containers, and the emulators that are killed, are this test binary started again (see `programs`).
+
+mod calls;
+mod failures;
+mod official_client;
+mod programs;
+mod restarts;
+mod support;
