@@ -1,0 +1,131 @@
+"""Every name of Airflow's that is private and that modalflow uses, in this one file.
+
+Airflow promises nothing about these names: `check()` compares them with what this file was written for and says what to do when
+they moved. No other Python file of modalflow imports a private name of Airflow's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from typing import Any, NoReturn
+
+PINNED_SDK = "1.3.2"
+"""The version of apache-airflow-task-sdk that the names below were read in."""
+
+SUPERVISOR_SCHEMA = "2026-06-16"
+"""The version of the messages between supervisor and task runner (`airflow/sdk/execution_time/schema`)."""
+
+EXECUTION_API = "2026-06-30"
+"""The version of the Execution API that this SDK was generated from."""
+
+_FORK_MAIN_PARAMETERS = ["requests", "child_stdout", "child_stderr", "log_fd", "target"]
+
+
+class ProtocolChanged(RuntimeError):
+    """The installed Task SDK is not the one that modalflow's supervisor was written for."""
+
+
+def sdk_version() -> str:
+    """The version of the installed Task SDK."""
+    from importlib.metadata import version
+
+    return version("apache-airflow-task-sdk")
+
+
+def check() -> dict[str, Any]:
+    """Raise `ProtocolChanged` unless the installed Task SDK has all names and versions used here; describe it otherwise."""
+    found = sdk_version()
+    problems = [] if found == PINNED_SDK else [f"apache-airflow-task-sdk is {found}, modalflow was written for {PINNED_SDK}"]
+
+    import json
+    from importlib.resources import files
+
+    from airflow.sdk.api.datamodels._generated import API_VERSION
+    from airflow.sdk.execution_time import comms, schema, supervisor, task_runner
+
+    for module, name in (
+        (supervisor, "_fork_main"),
+        (supervisor, "_subprocess_main"),
+        (task_runner, "main"),
+        (comms, "ToTask"),
+        (comms, "ToSupervisor"),
+        (comms, "TypeAdapter"),
+        (comms, "_RequestFrame"),
+        (comms, "_ResponseFrame"),
+    ):
+        if not hasattr(module, name):
+            problems.append(f"{module.__name__}.{name} is gone")
+    if not problems:
+        parameters = list(inspect.signature(supervisor._fork_main).parameters)
+        if parameters != _FORK_MAIN_PARAMETERS:
+            problems.append(f"supervisor._fork_main takes {parameters}, expected {_FORK_MAIN_PARAMETERS}")
+        for frame, fields in ((comms._RequestFrame, ("id", "body", "context_carrier")), (comms._ResponseFrame, ("id", "body", "error"))):
+            if frame.__struct_fields__ != fields:
+                problems.append(f"comms.{frame.__name__} has the fields {frame.__struct_fields__}, expected {fields}")
+    written_for = json.loads(files(schema).joinpath("schema.json").read_text())["api_version"]
+    if written_for != SUPERVISOR_SCHEMA:
+        problems.append(f"the supervisor schema is {written_for}, expected {SUPERVISOR_SCHEMA}")
+    if API_VERSION != EXECUTION_API:
+        problems.append(f"the Execution API of the SDK is {API_VERSION}, expected {EXECUTION_API}")
+    if problems:
+        raise ProtocolChanged(
+            "the installed Airflow Task SDK does not fit: " + "; ".join(problems) + "\n"
+            f"hint: install apache-airflow-task-sdk=={PINNED_SDK}, or set worker.supervisor to `airflow`, which uses public names alone"
+        )
+    return {"sdk": found, "schema": written_for, "execution_api": API_VERSION, "to_supervisor": message_types()}
+
+
+def message_types() -> list[str]:
+    """The `type` of each message that a task runner may send to its supervisor."""
+    from typing import get_args
+
+    from airflow.sdk.execution_time.comms import ToSupervisor
+
+    union, *_ = get_args(ToSupervisor)
+    return sorted(model.__name__ for model in get_args(union))
+
+
+def warm() -> None:
+    """Import and build, before any fork, what each task would otherwise import and build after its fork."""
+    from airflow.sdk.execution_time import comms, supervisor, task_runner  # noqa: F401
+
+    # Each task builds this adapter twice in its `CommsDecoder`; that is a third of what an empty task costs.
+    adapters = {id(comms.ToTask): comms.TypeAdapter(comms.ToTask)}
+    original = comms.TypeAdapter
+    comms.TypeAdapter = lambda type_, *args, **kwargs: adapters.get(id(type_)) or original(type_, *args, **kwargs)
+
+    # Serialisation hooks, listeners and the (absent) remote log handler are looked up once a process, at first use.
+    from airflow.sdk.log import load_remote_log_handler, logging_processors
+
+    load_remote_log_handler()
+    logging_processors(json_output=True)
+
+
+def run_task(requests: Any, stdout: Any, stderr: Any, log_fd: int) -> NoReturn:
+    """Be the task runner in this freshly forked process: talk over `requests`, never return."""
+    from airflow.sdk.execution_time import supervisor
+
+    supervisor._fork_main(requests, stdout, stderr, log_fd, supervisor._subprocess_main)
+    os._exit(125)
+
+
+def supervise(workload_json: str) -> int:
+    """Run a workload with Airflow's own supervisor, by the public names that Airflow's executors use."""
+    from pydantic import TypeAdapter
+
+    from airflow.executors import workloads
+    from airflow.executors.base_executor import BaseExecutor
+    from airflow.sdk.log import configure_logging
+    from airflow.settings import dispose_orm
+
+    dispose_orm(do_log=False)
+    configure_logging(output=sys.stderr.buffer, json_output=True)
+    workload = TypeAdapter(workloads.All).validate_json(workload_json)
+    return BaseExecutor.run_workload(workload)
+
+
+def container_hostname() -> str:
+    """What `[core] hostname_callable` names: unique for each worker process, where host names and pids repeat between containers."""
+    return os.environ.get("MODALFLOW_HOSTNAME") or os.uname().nodename

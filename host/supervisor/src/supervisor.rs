@@ -1,0 +1,210 @@
+//! The supervisor: one for many tasks.
+
+use std::{path::PathBuf, sync::Arc};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use plugin_host::{Grants, HostConfig, LogHandler, PluginHost, Source, XcomBackend};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error, ExecuteTask, Fate, PluginChoice, SupervisorKind, TaskOutcome, WorkerConfig,
+    client::ExecutionApi,
+    fork_server::{ForkServer, Launch, Role},
+    task::{self, Shared},
+    vigil,
+};
+
+/// Runs tries of tasks, as many at once as it is asked to.
+pub struct Supervisor {
+    kind: SupervisorKind,
+    shared: Shared,
+}
+
+/// The plugins that keep what tasks leave behind.
+pub struct Plugins {
+    pub xcom_backend: Arc<dyn XcomBackend>,
+    pub log_handler: Arc<dyn LogHandler>,
+}
+
+impl Plugins {
+    /// Loads the plugins that the configuration names, or the built-in ones.
+    pub async fn load(config: &WorkerConfig) -> Result<Self, Error> {
+        let settings = &config.plugins;
+        let cache_dir = settings
+            .cache
+            .clone()
+            .unwrap_or_else(|| std::env::temp_dir().join("modalflow-plugins"));
+        let host = PluginHost::new(HostConfig {
+            cache_dir,
+            spool_dir: spool(config),
+        })
+        .map_err(Error::Plugins)?;
+        let xcom = load(
+            &host,
+            &settings.xcom_backend,
+            "volume-xcom",
+            ("xcom", config.volume.join("xcom")),
+        );
+        let logs = load(
+            &host,
+            &settings.log_handler,
+            "file-task-handler",
+            ("logs", config.volume.join("logs")),
+        );
+        let (xcom, logs) = futures::try_join!(xcom, logs).map_err(Error::Plugins)?;
+        Ok(Self {
+            xcom_backend: xcom.xcom_backend().map_err(Error::Plugins)?,
+            log_handler: logs.log_handler().map_err(Error::Plugins)?,
+        })
+    }
+}
+
+impl Supervisor {
+    /// Loads the plugins and warms the fork server up; takes a second or two.
+    pub async fn start(config: &WorkerConfig) -> Result<Self, Error> {
+        let plugins = Plugins::load(config).await?;
+        Self::with_plugins(config, plugins).await
+    }
+
+    /// Starts with plugins that are loaded already.
+    pub async fn with_plugins(config: &WorkerConfig, plugins: Plugins) -> Result<Self, Error> {
+        let hostname = unique_hostname();
+        let launch = Launch {
+            python: config.python.clone(),
+            script: config.python_files.join("fork_server.py"),
+            environment: config.python_environment(&hostname),
+            kind: config.supervisor,
+        };
+        let sensitive_names = launch
+            .environment
+            .get("AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES")
+            .cloned()
+            .unwrap_or_default();
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+            .ok()
+            .flatten();
+        let shared = Shared {
+            api: ExecutionApi::new(&config.execution_api_url)?,
+            fork_server: ForkServer::start(launch).await?,
+            xcom_backend: plugins.xcom_backend,
+            log_handler: plugins.log_handler,
+            spool: spool(config),
+            limits: Arc::new(config.limits.clone()),
+            sensitive_names,
+            hostname,
+            user: user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name),
+        };
+        Ok(Self {
+            kind: config.supervisor,
+            shared,
+        })
+    }
+
+    /// Runs one try to its end and reports it. Cancelling ends the task; then too there is an outcome.
+    pub async fn run_task(&self, workload: ExecuteTask, cancel: CancellationToken) -> TaskOutcome {
+        let (dag_id, run_id, task_id) = (
+            workload.ti.dag_id.clone(),
+            workload.ti.run_id.clone(),
+            workload.ti.task_id.clone(),
+        );
+        let (map_index, try_number) = (workload.ti.map_index, workload.ti.try_number);
+        let outcome = match self.kind {
+            SupervisorKind::Modalflow => task::run(&self.shared, workload, &cancel).await,
+            SupervisorKind::Airflow => self.delegate(&workload, &cancel).await,
+        };
+        tracing::info!(
+            dag_id,
+            run_id,
+            task_id,
+            map_index,
+            try_number,
+            state = outcome.state.as_str(),
+            exit = outcome.exit,
+            detail = outcome.detail,
+            "task ended"
+        );
+        outcome
+    }
+
+    /// Lets Airflow's own supervisor do it: reports and log are its business.
+    async fn delegate(&self, workload: &ExecuteTask, cancel: &CancellationToken) -> TaskOutcome {
+        let json = serde_json::to_string(workload).expect("a workload came from JSON");
+        let mut forked = match self
+            .shared
+            .fork_server
+            .fork(&Role::Airflow { workload: &json }, Vec::new())
+            .await
+        {
+            Ok(forked) => forked,
+            Err(error) => {
+                return TaskOutcome::without_process(Fate::NotStarted, crate::chain(&error));
+            }
+        };
+        let ended = tokio::select! {
+            ended = &mut forked.ended => ended.ok(),
+            () = cancel.cancelled() => {
+                // Airflow's supervisor hands SIGINT on to its runner. If that is not enough, both are killed.
+                let runners = children_of(forked.pid);
+                let ended = vigil::kill(forked.pid, Signal::SIGINT, &mut forked.ended, self.shared.limits.escalation()).await;
+                runners.into_iter().for_each(|runner| vigil::signal_group(runner, Signal::SIGKILL));
+                ended
+            }
+        };
+        TaskOutcome {
+            state: Fate::Delegated,
+            exit: ended.map(|ended| ended.code),
+            detail: ended.is_none().then(|| "the fork server ended".to_owned()),
+            max_rss_kib: ended.map(|ended| ended.max_rss_kib),
+            cpu_seconds: ended.map(|ended| ended.cpu_seconds),
+        }
+    }
+}
+
+async fn load(
+    host: &PluginHost,
+    choice: &PluginChoice,
+    builtin: &'static str,
+    store: (&str, PathBuf),
+) -> Result<plugin_host::Plugin, plugin_host::Error> {
+    let source = choice
+        .component
+        .clone()
+        .map_or(Source::Builtin(builtin), Source::File);
+    let mut grants = Grants::default();
+    if choice.stores.is_empty() {
+        grants = grants.with_store(store.0, store.1);
+    }
+    for (name, folder) in &choice.stores {
+        grants = grants.with_store(name, folder);
+    }
+    host.load(source, choice.settings.clone(), grants).await
+}
+
+fn spool(config: &WorkerConfig) -> PathBuf {
+    config
+        .plugins
+        .spool
+        .clone()
+        .unwrap_or_else(std::env::temp_dir)
+}
+
+/// Containers share host names and have equal pids; the server tells tries apart by this name.
+fn unique_hostname() -> String {
+    let container = std::env::var("MODAL_TASK_ID")
+        .ok()
+        .filter(|id| !id.is_empty());
+    let name = container
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .unwrap_or_else(|| "worker".to_owned());
+    format!("{}-{:08x}", name.trim(), rand::random::<u32>())
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let list = std::fs::read_to_string(path).unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .filter(|child| kill(Pid::from_raw(*child), None).is_ok())
+        .collect()
+}
