@@ -57,7 +57,7 @@ impl Payload {
             chunk.clear();
             let read = reader.read_buf(&mut chunk).await.map_err(Error::Payload)?;
             if read == 0 {
-                return spooler.finish();
+                return Ok(spooler.finish());
             }
             if spooler.len() + read as u64 > max {
                 return Err(Error::PayloadTooLarge { limit: max });
@@ -219,13 +219,13 @@ impl Spooler {
         .await
     }
 
-    pub(crate) fn finish(self) -> Result<Payload, Error> {
+    pub(crate) fn finish(self) -> Payload {
         let Some(file) = self.file else {
-            return Ok(Payload::Inline(self.memory.freeze()));
+            return Payload::Inline(self.memory.freeze());
         };
         let spool = Spool::of_file(file, 0, self.len);
         let _ = spool.sha256.set(hex::encode(self.hasher.finalize()));
-        Ok(Payload::Spooled(spool))
+        Payload::Spooled(spool)
     }
 }
 
