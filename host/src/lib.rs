@@ -1,1 +1,12 @@
-//! The host: the only part that touches the world.
+//! The host: the only part that touches the world. It opens an environment ([`house`]), ticks ([`tick`]), starts
+//! calls and learns their fate ([`executor`]), keeps an environment awake ([`serve`]) and takes commands ([`cli`]).
+
+pub mod cli;
+mod clock;
+pub mod dag_files;
+pub mod executor;
+pub mod house;
+mod local;
+mod plugins;
+pub mod serve;
+pub mod tick;

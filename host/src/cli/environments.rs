@@ -1,0 +1,117 @@
+//! `create`, `destroy`, `env show`, `env list`.
+
+use std::process::ExitCode;
+
+use environment::progress::Stderr;
+use environment::{AIRFLOW_VERSION, Environment, Home, Progress, postgres};
+use serde::Serialize;
+
+use super::arguments::{CreateArguments, DestroyArguments, EnvListArguments, EnvShowArguments};
+use super::context;
+use super::exit::hinted;
+use super::output;
+use crate::house;
+
+pub(super) async fn create(arguments: CreateArguments) -> anyhow::Result<ExitCode> {
+    let home = Home::from_env()?;
+    let environment = Environment::create(
+        &home,
+        &arguments.env.env,
+        arguments.config.as_deref(),
+        &Stderr,
+    )
+    .await?;
+    house::connect(&environment, &Stderr).await?;
+    Stderr.note(&format!("environment {} is ready", environment.name()));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitCode> {
+    let home = Home::from_env()?;
+    let name = &arguments.env.env;
+    if !arguments.yes {
+        // Opening it first: a wrong name is the likelier mistake.
+        Environment::open(&home, name)?;
+        return Err(hinted(
+            format!("destroy environment {name} without a confirmation"),
+            format!(
+                "its DAGs, runs, logs and XComs will be gone: modalflow-host destroy --env {name} --yes"
+            ),
+        ));
+    }
+    let destroyed = Environment::destroy(&home, name, &Stderr).await?;
+    for line in destroyed.lines {
+        Stderr.note(&line);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `env show` shows.
+#[derive(Debug, Serialize)]
+struct Shown {
+    name: String,
+    airflow_version: String,
+    /// libpq form, with the password: whoever may read the environment's secrets may see it.
+    database_url: String,
+    /// The same for SQLAlchemy, as `AIRFLOW__DATABASE__SQL_ALCHEMY_CONN`.
+    sql_alchemy_conn: String,
+    /// Whether modalflow runs the database itself.
+    database_is_embedded: bool,
+    execution_api_url: String,
+    volume: String,
+    dags: String,
+    logs: String,
+    xcom: String,
+    root: String,
+    config: String,
+    /// Whether a `serve` is at work.
+    serving: bool,
+}
+
+pub(super) async fn show(arguments: EnvShowArguments) -> anyhow::Result<ExitCode> {
+    let environment = context::environment(&arguments.env)?;
+    let database = postgres::ensure_running(&environment, &Stderr).await?;
+    let path = |path: std::path::PathBuf| path.display().to_string();
+    let shown = Shown {
+        name: environment.name().to_owned(),
+        airflow_version: AIRFLOW_VERSION.to_owned(),
+        database_url: database.url.clone(),
+        sql_alchemy_conn: database.connection.psycopg2(),
+        database_is_embedded: database.embedded,
+        execution_api_url: environment.execution_api_url(),
+        volume: path(environment.volume()),
+        dags: path(environment.dags_dir()),
+        logs: path(environment.logs_dir()),
+        xcom: path(environment.xcom_dir()),
+        root: path(environment.root()),
+        config: path(environment.root().join("config.yaml")),
+        serving: crate::local::take_seat(&environment)?.is_none(),
+    };
+    output::object(&shown, arguments.output.output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line of `env list`.
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    root: String,
+}
+
+pub(super) fn list(arguments: &EnvListArguments) -> anyhow::Result<ExitCode> {
+    let home = Home::from_env()?;
+    let mut rows = Vec::new();
+    for name in Environment::list(&home)? {
+        let environment = Environment::open(&home, &name)?;
+        rows.push(Listed {
+            name,
+            root: environment.root().display().to_string(),
+        });
+    }
+    output::listing(
+        &rows,
+        &[("NAME", "name"), ("ROOT", "root")],
+        arguments.output.output,
+    )?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,72 @@
+//! Waiting for a run: while somebody else serves the environment by listening, else by serving it ourselves.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use environment::Environment;
+use environment::progress::Stderr;
+use metadata::listing::{RunFilter, runs};
+use sqlx::PgPool;
+
+use super::exit;
+use crate::executor::Watch;
+use crate::house::House;
+use crate::local::{Local, take_seat};
+use crate::serve::{self, Until, Wake};
+
+/// How often a waiting command looks; the run itself does not wait for it.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Answers success, or the code of a run that failed.
+pub(super) async fn until_ended(
+    environment: Environment,
+    pool: &PgPool,
+    dag_id: &str,
+    run_id: &str,
+) -> anyhow::Result<ExitCode> {
+    let ended = ended(pool, dag_id, run_id);
+    let state = match take_seat(&environment)? {
+        None => ended.await?,
+        Some(seat) => {
+            let mut house = House::open(environment, &Stderr).await?;
+            let wake = Wake::default();
+            let local = Local::start(&mut house, seat, wake.asker(), &Stderr).await?;
+            let mut watch = Watch::new(house.executor.clone(), wake.asker());
+            let mut state = None;
+            let told = async {
+                state = Some(ended.await);
+            };
+            serve::run(
+                &house,
+                &mut watch,
+                &wake,
+                Until::Told(Box::pin(told)),
+                &mut |_| {},
+            )
+            .await?;
+            local.leave().await?;
+            state.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before the run ended")))?
+        }
+    };
+    Ok(if state == "success" {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::MENDABLE)
+    })
+}
+
+async fn ended(pool: &PgPool, dag_id: &str, run_id: &str) -> anyhow::Result<String> {
+    let filter = RunFilter {
+        dag_id: Some(dag_id.to_owned()),
+        run_id: Some(run_id.to_owned()),
+        limit: 1,
+        ..Default::default()
+    };
+    loop {
+        match runs(pool, &filter).await?.into_iter().next() {
+            Some(run) if run.state == "success" || run.state == "failed" => return Ok(run.state),
+            Some(_) => tokio::time::sleep(LOOK).await,
+            None => anyhow::bail!("run {run_id:?} of DAG {dag_id:?} was deleted"),
+        }
+    }
+}

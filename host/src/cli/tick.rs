@@ -1,0 +1,60 @@
+//! `tick`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use environment::progress::Stderr;
+
+use super::arguments::TickArguments;
+use super::{context, output};
+use crate::executor::Watch;
+use crate::house::House;
+use crate::local::{Local, take_seat};
+use crate::serve::{self, Until, Wake};
+use crate::tick;
+
+pub(super) async fn tick(arguments: TickArguments) -> anyhow::Result<ExitCode> {
+    let environment = context::environment(&arguments.env)?;
+    super::dags::sync_changed(&environment).await?;
+    let seat = take_seat(&environment)?;
+    let mut house = House::open(environment, &Stderr).await?;
+    let mut total = tick::Report::default();
+    match seat {
+        None => {
+            let mut watch = Watch::new(Arc::clone(&house.executor), Arc::new(|| {}));
+            total.add(&tick::run(&house, &mut watch).await?);
+            // Whoever serves follows the calls that were started.
+            metadata::dags::ask_for_tick(&house.pool).await?;
+        }
+        Some(seat) => {
+            let wake = Wake::default();
+            let local = Local::start(&mut house, seat, wake.asker(), &Stderr).await?;
+            let mut watch = Watch::new(Arc::clone(&house.executor), wake.asker());
+            let told = Box::pin(super::serve::told_to_stop());
+            serve::run(
+                &house,
+                &mut watch,
+                &wake,
+                Until::Quiet(told),
+                &mut |report| {
+                    total.add(report);
+                },
+            )
+            .await?;
+            local.leave().await?;
+        }
+    }
+    match arguments.output.output {
+        super::arguments::Format::Table => output::print(&format!("{total}\n"))?,
+        format => output::object(&total, format)?,
+    }
+    for problem in &total.problems {
+        tell(&format!("problem: {problem}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}

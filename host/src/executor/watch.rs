@@ -1,0 +1,116 @@
+//! Waiting for the ends of calls. One long poll for each open call; what is seen is kept until the tick takes it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metadata::dispatch::OpenCall;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::{Executor, Fate};
+
+/// One long poll; the server answers at once when the call ends.
+const POLL: Duration = Duration::from_secs(50);
+/// Between two polls when the server can't be reached.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A call that ended.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    pub dispatch_id: Uuid,
+    pub ti_id: Uuid,
+    pub fate: Fate,
+}
+
+/// Follows calls to their end. Dropping it stops following; the calls go on.
+pub struct Watch {
+    executor: Arc<Executor>,
+    seen: Arc<Mutex<Vec<Observation>>>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    following: HashSet<Uuid>,
+    polls: JoinSet<Uuid>,
+}
+
+impl Watch {
+    /// `wake` asks for a tick.
+    #[must_use]
+    pub fn new(executor: Arc<Executor>, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self {
+            executor,
+            seen: Arc::default(),
+            wake,
+            following: HashSet::new(),
+            polls: JoinSet::new(),
+        }
+    }
+
+    /// Follows the calls that it does not follow yet.
+    pub fn follow(&mut self, calls: impl IntoIterator<Item = OpenCall>) {
+        while let Some(ended) = self.polls.try_join_next() {
+            if let Ok(dispatch_id) = ended {
+                self.following.remove(&dispatch_id);
+            }
+        }
+        for call in calls {
+            if !self.following.insert(call.dispatch_id) {
+                continue;
+            }
+            let (executor, seen, wake) = (
+                Arc::clone(&self.executor),
+                Arc::clone(&self.seen),
+                Arc::clone(&self.wake),
+            );
+            self.polls.spawn(async move {
+                let fate = until_end(&executor, &call.call_id).await;
+                let observation = Observation {
+                    dispatch_id: call.dispatch_id,
+                    ti_id: call.ti_id,
+                    fate,
+                };
+                seen.lock()
+                    .expect("no panic while it is held")
+                    .push(observation);
+                wake();
+                call.dispatch_id
+            });
+        }
+    }
+
+    /// How many calls are followed.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.following.len()
+    }
+
+    /// Gives observations back that could not be handled.
+    pub fn put_back(&self, observations: Vec<Observation>) {
+        self.seen
+            .lock()
+            .expect("no panic while it is held")
+            .extend(observations);
+    }
+
+    /// What has been seen since the last time.
+    #[must_use]
+    pub fn take(&self) -> Vec<Observation> {
+        std::mem::take(&mut *self.seen.lock().expect("no panic while it is held"))
+    }
+}
+
+async fn until_end(executor: &Executor, call_id: &str) -> Fate {
+    loop {
+        match executor.fate(call_id, POLL).await {
+            Ok(Some(fate)) => return fate,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(
+                    call_id,
+                    error = &error as &dyn std::error::Error,
+                    "cannot follow a call"
+                );
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Keeping an environment awake: ticks on a timer and on events, the Execution API, the emulator. A finished task,
+//! a command or a click in the UI asks for a tick at once; nothing sleeps in between and nothing polls.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::executor::Watch;
+use crate::house::House;
+use crate::tick;
+
+/// After a tick that failed because the database was away.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A wish for a tick, from anywhere. Many wishes before the next tick are one.
+#[derive(Debug, Clone, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// Asks for a tick.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
+
+    /// As a function to hand out.
+    #[must_use]
+    pub fn asker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let wake = self.clone();
+        Arc::new(move || wake.ask())
+    }
+
+    async fn wait(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// When to stop ticking.
+pub enum Until<'a> {
+    /// When the future ends: Ctrl-C, SIGTERM.
+    Told(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
+    /// When no call is open and the last tick changed nothing; also when told.
+    Quiet(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
+}
+
+/// Ticks until it is told to stop or, if so asked, until nothing is under way. Every report goes to `tell`.
+///
+/// # Errors
+/// Those of a tick that will not pass by themselves.
+pub async fn run(
+    house: &House,
+    watch: &mut Watch,
+    wake: &Wake,
+    until: Until<'_>,
+    tell: &mut (dyn FnMut(&tick::Report) + Send),
+) -> Result<(), tick::Error> {
+    let (mut told, quiet) = match until {
+        Until::Told(told) => (told, false),
+        Until::Quiet(told) => (told, true),
+    };
+    let listening = tokio::spawn(listen(house.pool.clone(), wake.clone()));
+    let interval = house.environment.config().interval;
+    let ended = loop {
+        let pause = match tick::run(house, watch).await {
+            Ok(report) => {
+                tell(&report);
+                if quiet && watch.open() == 0 && report.is_idle() {
+                    break Ok(());
+                }
+                until_next(report.next_wake, interval)
+            }
+            Err(error) if error.is_passing() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a tick failed");
+                RETRY
+            }
+            Err(error) => break Err(error),
+        };
+        tokio::select! {
+            () = wake.wait() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = &mut told => break Ok(()),
+        }
+    };
+    listening.abort();
+    ended
+}
+
+/// Until the next thing is due, but never longer than the interval and never in a tight loop.
+fn until_next(next_wake: Option<DateTime<Utc>>, interval: Duration) -> Duration {
+    let Some(at) = next_wake else {
+        return interval;
+    };
+    (at - clock::now())
+        .to_std()
+        .unwrap_or(Duration::ZERO)
+        .clamp(Duration::from_millis(5), interval)
+}
+
+/// Turns notifications of the database into wishes. Comes back when the connection was lost.
+async fn listen(pool: sqlx::PgPool, wake: Wake) {
+    loop {
+        if let Err(error) = listen_once(&pool, &wake).await {
+            tracing::debug!(%error, "listening on the database ended");
+        }
+        tokio::time::sleep(RETRY).await;
+        // Something may have been missed.
+        wake.ask();
+    }
+}
+
+async fn listen_once(pool: &sqlx::PgPool, wake: &Wake) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(metadata::schema::WAKE_CHANNEL).await?;
+    loop {
+        listener.recv().await?;
+        wake.ask();
+    }
+}

@@ -1,0 +1,93 @@
+//! Running runs: what their task instances do next, and whether a run has reached its end.
+
+use chrono::{DateTime, Utc};
+use metadata::run_snapshots::{Examined, Needs, Which};
+use metadata::{apply, due, run_snapshots};
+use scheduler::plan::Decision;
+use sqlx::PgConnection;
+
+use super::{Error, Report};
+use crate::house::House;
+
+/// Plans and applies; answers how many runs ended.
+pub(super) async fn running_runs(
+    house: &House,
+    db: &mut PgConnection,
+    which: Which,
+    report: &mut Report,
+    now: DateTime<Utc>,
+) -> Result<u64, Error> {
+    let examined = run_snapshots::to_examine(db, which, now).await?;
+    if examined.is_empty() {
+        return Ok(0);
+    }
+    let mut dag_ids: Vec<String> = examined.iter().map(|e| e.run.dag_id.clone()).collect();
+    dag_ids.sort_unstable();
+    dag_ids.dedup();
+    let stored = house.serialized.latest(db, &dag_ids).await?;
+    for error in stored.values().filter_map(|entry| entry.as_ref().err()) {
+        report.problem(error);
+    }
+    let mut wanted = Vec::with_capacity(examined.len());
+    let mut known = Vec::with_capacity(examined.len());
+    for Examined { run, is_paused } in examined {
+        let Some(Ok(stored)) = stored.get(&run.dag_id) else {
+            continue;
+        };
+        let dag = &stored.dag;
+        let needs = Needs {
+            mapped_lengths: dag
+                .tasks
+                .iter()
+                .any(|task| task.needs_expansion || task.is_mapped()),
+            skips: dag.tasks.iter().any(|task| task.can_skip_downstream),
+            previous_run: dag.depends_on_past(),
+        };
+        wanted.push((run, needs));
+        known.push((std::sync::Arc::clone(dag), is_paused));
+    }
+    let snapshots = run_snapshots::load(db, wanted).await?;
+    let mut looked_at = Vec::with_capacity(snapshots.len());
+    let mut ended = Vec::new();
+    for (snapshot, (dag, is_paused)) in snapshots.iter().zip(&known) {
+        report.runs_examined += 1;
+        let mut plan = scheduler::run::plan(dag, snapshot, now);
+        if *is_paused {
+            plan.decisions.retain(|decision| !starts_work(decision));
+        }
+        let applied = apply::run_plan(db, &snapshot.run, &plan, now).await?;
+        report.task_instances_changed += applied.rows;
+        if applied.run_ended {
+            report.runs_ended += 1;
+            ended.push(snapshot.run.dag_id.clone());
+            tracing::info!(
+                dag_id = snapshot.run.dag_id,
+                run_id = snapshot.run.run_id,
+                verdict = ?plan.verdict,
+                "run ended"
+            );
+        } else {
+            looked_at.push((
+                snapshot.run.id,
+                scheduler::run::next_wake(dag, snapshot, &plan, now),
+            ));
+        }
+    }
+    apply::looked_at(db, &looked_at, now).await?;
+    if !ended.is_empty() {
+        due::set_exceeds_max_active_runs(db, &ended).await?;
+    }
+    Ok(ended.len() as u64)
+}
+
+/// What does not happen in a run whose DAG is paused.
+fn starts_work(decision: &Decision) -> bool {
+    match decision {
+        Decision::Schedule { .. } | Decision::SucceedEmpty { .. } => true,
+        Decision::Force { .. }
+        | Decision::Restore { .. }
+        | Decision::Expand { .. }
+        | Decision::Insert { .. }
+        | Decision::Delete { .. } => false,
+    }
+}

@@ -1,0 +1,99 @@
+//! What happened to calls and tries since the last tick, as far as nobody reported it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use metadata::{dispatch, lost};
+use model::TaskInstanceState;
+use scheduler::lost::{LostTry, decide};
+use scheduler::plan::Lost;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Error, Report};
+use crate::executor::Observation;
+
+/// `airflow: [scheduler] task_instance_heartbeat_timeout`
+const HEARTBEAT_TIMEOUT: TimeDelta = TimeDelta::seconds(300);
+/// How often the platform may give one try back before it counts as failed.
+const REQUEUES: i32 = 3;
+
+/// Calls that ended: a try that is still queued or running then has been lost.
+pub(super) async fn ended_calls(
+    db: &mut PgConnection,
+    seen: &[Observation],
+    report: &mut Report,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    if !seen.is_empty() {
+        let dispatch_ids: Vec<Uuid> = seen.iter().map(|o| o.dispatch_id).collect();
+        for (dispatch_id, facts) in lost::unreported(db, &dispatch_ids).await? {
+            let Some(observation) = seen.iter().find(|o| o.dispatch_id == dispatch_id) else {
+                continue;
+            };
+            let started = facts.state != TaskInstanceState::Queued;
+            let decision = decide(LostTry {
+                state: facts.state,
+                try_number: facts.try_number,
+                max_tries: facts.max_tries,
+                started,
+                platform_fault: observation.fate.is_platform_fault() && facts.requeued < REQUEUES,
+            });
+            settle(
+                db,
+                &facts,
+                &decision,
+                &observation.fate.to_string(),
+                report,
+                now,
+            )
+            .await?;
+        }
+        dispatch::forget(db, &dispatch_ids).await?;
+        report.calls_ended += seen.len() as u64;
+    }
+    dispatch::forget_withdrawn(db).await?;
+    lost::requeue_without_intent(db, now).await?;
+    Ok(())
+}
+
+/// Tries whose worker has been silent for too long.
+pub(super) async fn silent_tries(
+    db: &mut PgConnection,
+    report: &mut Report,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    for facts in lost::without_heartbeat(db, HEARTBEAT_TIMEOUT, now).await? {
+        let decision = decide(LostTry {
+            state: facts.state,
+            try_number: facts.try_number,
+            max_tries: facts.max_tries,
+            started: true,
+            platform_fault: false,
+        });
+        let reason = format!("no heartbeat for {} s", HEARTBEAT_TIMEOUT.num_seconds());
+        settle(db, &facts, &decision, &reason, report, now).await?;
+    }
+    Ok(())
+}
+
+async fn settle(
+    db: &mut PgConnection,
+    facts: &lost::TryFacts,
+    decision: &Lost,
+    reason: &str,
+    report: &mut Report,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    tracing::warn!(
+        dag_id = facts.key.dag_id,
+        run_id = facts.key.run_id,
+        task_id = facts.key.task_id,
+        map_index = facts.key.map_index,
+        try_number = facts.try_number,
+        reason,
+        decision = ?decision,
+        "a try ended without a report"
+    );
+    lost::settle(db, facts, decision, reason, now).await?;
+    report.tries_lost += 1;
+    Ok(())
+}
