@@ -29,12 +29,20 @@ pub(crate) fn parse(text: &str) -> Result<DateTime<Utc>, BadDate> {
     if let Ok(date) = DateTime::parse_from_rfc3339(text) {
         return Ok(date.to_utc());
     }
-    for form in ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z"] {
+    for form in [
+        "%Y-%m-%dT%H:%M:%S%.f%#z",
+        "%Y-%m-%d %H:%M:%S%.f%#z",
+        "%Y-%m-%dT%H:%M%#z",
+    ] {
         if let Ok(date) = DateTime::parse_from_str(text, form) {
             return Ok(date.to_utc());
         }
     }
-    for form in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
+    for form in [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M",
+    ] {
         if NaiveDateTime::parse_from_str(text, form).is_ok() {
             return Err(BadDate::NoTimeZone);
         }
@@ -55,7 +63,10 @@ pub(crate) fn parse_duration(value: &Value) -> Option<TimeDelta> {
 }
 
 fn from_seconds(seconds: f64) -> Option<TimeDelta> {
-    #[expect(clippy::cast_possible_truncation, reason = "a float that is too large saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a float that is too large saturates"
+    )]
     let micros = (seconds * 1e6).round() as i64;
     seconds.is_finite().then(|| TimeDelta::microseconds(micros))
 }
@@ -128,7 +139,12 @@ mod tests {
             json!(true),
         ]
         .iter()
-        .map(|duration| format!("{duration} -> {:?}", parse_duration(duration).map(|d| d.num_milliseconds())))
+        .map(|duration| {
+            format!(
+                "{duration} -> {:?}",
+                parse_duration(duration).map(|d| d.num_milliseconds())
+            )
+        })
         .collect();
         insta::assert_snapshot!(read.join("\n"), @"");
     }

@@ -16,7 +16,11 @@ pub(crate) const REFRESHED_TOKEN: HeaderName = HeaderName::from_static("refreshe
 #[derive(Clone)]
 pub(crate) struct Bearer(pub(crate) Result<Claims, Refused>);
 
-pub(crate) async fn pass(State(api): State<ApiState>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn pass(
+    State(api): State<ApiState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let now = clock::now();
     let asked_version = request.headers().get(version::HEADER).cloned();
     let correlation_id = request.headers().get(CORRELATION_ID).cloned();

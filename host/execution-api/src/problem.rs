@@ -14,12 +14,18 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<Value>) -> Self {
-        Self { status, detail: detail.into() }
+        Self {
+            status,
+            detail: detail.into(),
+        }
     }
 
     /// `{"reason": …, "message": …}`, the form that workers look into.
     pub(crate) fn because(status: StatusCode, reason: &str, message: impl AsRef<str>) -> Self {
-        Self::new(status, json!({"reason": reason, "message": message.as_ref()}))
+        Self::new(
+            status,
+            json!({"reason": reason, "message": message.as_ref()}),
+        )
     }
 
     pub(crate) fn not_found(message: impl AsRef<str>) -> Self {
@@ -105,7 +111,9 @@ impl From<plugin_host::Error> for Problem {
     fn from(error: plugin_host::Error) -> Self {
         use plugin_host::Error as E;
         let (status, reason) = match &error {
-            error if error.can_be_retried() => (StatusCode::SERVICE_UNAVAILABLE, "plugin_unavailable"),
+            error if error.can_be_retried() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "plugin_unavailable")
+            }
             E::PayloadTooLarge { .. } | E::TooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
             }
@@ -132,7 +140,9 @@ fn is_torn_connection(error: &metadata::Error) -> bool {
 /// Postgres' own sentence; it names columns and limits, not values.
 fn database_message(error: &metadata::Error) -> String {
     match error {
-        metadata::Error::Statement(sqlx::Error::Database(database)) => database.message().to_owned(),
+        metadata::Error::Statement(sqlx::Error::Database(database)) => {
+            database.message().to_owned()
+        }
         _ => error.to_string(),
     }
 }

@@ -35,11 +35,12 @@ pub(crate) fn fields(object: &RawValue) -> String {
     let text = object.get();
     let lower = text.to_ascii_lowercase();
     // An escaped letter could hide a name from this glance.
-    let may_have_one = lower.contains("\\u") || SENSITIVE.iter().any(|word| match word.split_once('_') {
-        // The separator may be any run of other characters.
-        Some((first, _)) => lower.contains(first),
-        None => lower.contains(word),
-    });
+    let may_have_one = lower.contains("\\u")
+        || SENSITIVE.iter().any(|word| match word.split_once('_') {
+            // The separator may be any run of other characters.
+            Some((first, _)) => lower.contains(first),
+            None => lower.contains(word),
+        });
     if !may_have_one {
         return text.to_owned();
     }
@@ -79,7 +80,10 @@ fn redacted(name: &str, value: Value) -> Value {
 fn hidden(value: Value) -> Value {
     match value {
         Value::String(_) => Value::from("***"),
-        Value::Object(object) => object.into_iter().map(|(name, value)| (name, hidden(value))).collect(),
+        Value::Object(object) => object
+            .into_iter()
+            .map(|(name, value)| (name, hidden(value)))
+            .collect(),
         Value::Array(list) => list.into_iter().map(hidden).collect(),
         value => value,
     }

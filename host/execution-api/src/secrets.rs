@@ -6,7 +6,9 @@ use fernet::{Fernet, MultiFernet};
 
 /// A key that is not 32 bytes in URL-safe base64. Which one is said by its place: its text is a secret.
 #[derive(Debug, thiserror::Error)]
-#[error("use Fernet key {position}: it is not 32 bytes in URL-safe base64\nhint: `[core] fernet_key` must be the UI's")]
+#[error(
+    "use Fernet key {position}: it is not 32 bytes in URL-safe base64\nhint: `[core] fernet_key` must be the UI's"
+)]
 pub struct UnusableKey {
     position: usize,
 }
@@ -30,7 +32,9 @@ impl Secrets {
             .enumerate()
             .map(|(at, key)| Fernet::new(key).ok_or(UnusableKey { position: at + 1 }))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { keys: (!keys.is_empty()).then(|| Arc::new(MultiFernet::new(keys))) })
+        Ok(Self {
+            keys: (!keys.is_empty()).then(|| Arc::new(MultiFernet::new(keys))),
+        })
     }
 
     /// The text of a stored token; `None` when no key fits.
@@ -74,7 +78,9 @@ mod tests {
 
     #[test]
     fn a_wrong_key_is_named_by_its_place() {
-        let error = Secrets::new(&format!("{},short", fernet::Fernet::generate_key())).err().unwrap();
+        let error = Secrets::new(&format!("{},short", fernet::Fernet::generate_key()))
+            .err()
+            .unwrap();
         insta::assert_snapshot!(error, @"");
     }
 }

@@ -44,7 +44,10 @@ impl Default for Lifetimes {
     /// A day each: a workload may wait long for a container, and a host that slept must not find its tasks locked out.
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
-        Self { workload: day, execution: day }
+        Self {
+            workload: day,
+            execution: day,
+        }
     }
 }
 
@@ -157,7 +160,12 @@ impl Tokens {
             Some(scope) if scope == Scope::Workload.as_str() => Scope::Workload,
             Some(_) => return Err(Refused::UnknownScope),
         };
-        Ok(Claims { subject, scope, issued_at: iat, expires_at: exp })
+        Ok(Claims {
+            subject,
+            scope,
+            issued_at: iat,
+            expires_at: exp,
+        })
     }
 
     /// A new execution token when `claims` run out soon: in the last fifth of their life, or half a minute.
@@ -172,8 +180,13 @@ impl Tokens {
 
 /// A NumericDate, whole or not.
 fn as_seconds(value: &Value) -> Option<i64> {
-    #[expect(clippy::cast_possible_truncation, reason = "the fraction of a second does not count")]
-    value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64))
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the fraction of a second does not count"
+    )]
+    value
+        .as_i64()
+        .or_else(|| value.as_f64().map(|seconds| seconds as i64))
 }
 
 #[cfg(test)]

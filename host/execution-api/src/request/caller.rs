@@ -25,17 +25,14 @@ pub(crate) struct StartingTask {
     pub(crate) scope: Scope,
 }
 
-/// A worker that tests the connection in the path: `{connection_test_id}`.
-pub(crate) struct ConnectionTest {
-    pub(crate) id: Uuid,
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let claims = claims(parts, &[Scope::Execution])?;
-        Ok(Self { ti_id: claims.subject })
+        Ok(Self {
+            ti_id: claims.subject,
+        })
     }
 }
 
@@ -44,7 +41,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OwnTask {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let claims = claims(parts, &[Scope::Execution])?;
-        Ok(Self { id: own(parts, state, &claims, "task_instance_id", "task instance ID").await? })
+        Ok(Self {
+            id: own(parts, state, &claims).await?,
+        })
     }
 }
 
@@ -53,18 +52,11 @@ impl<S: Send + Sync> FromRequestParts<S> for StartingTask {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let claims = claims(parts, &[Scope::Execution, Scope::Workload])?;
-        let id = own(parts, state, &claims, "task_instance_id", "task instance ID").await?;
-        Ok(Self { id, scope: claims.scope })
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for ConnectionTest {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let claims = claims(parts, &[Scope::Workload])?;
-        let id = own(parts, state, &claims, "connection_test_id", "connection test ID").await?;
-        Ok(Self { id })
+        let id = own(parts, state, &claims).await?;
+        Ok(Self {
+            id,
+            scope: claims.scope,
+        })
     }
 }
 
@@ -102,20 +94,18 @@ async fn own<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
     claims: &Claims,
-    parameter: &str,
-    called: &str,
 ) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await.ok();
     let named = path
         .iter()
         .flatten()
-        .find(|(name, _)| *name == parameter)
+        .find(|(name, _)| *name == "task_instance_id")
         .map(|(_, value)| value);
     if named == Some(claims.subject.to_string().as_str()) {
         return Ok(claims.subject);
     }
     Err(Problem::new(
         StatusCode::FORBIDDEN,
-        format!("Token subject does not match {called}"),
+        "Token subject does not match task instance ID",
     ))
 }

@@ -32,7 +32,11 @@ impl Complaints {
     /// # Errors
     /// 422 when there is a complaint.
     pub(crate) fn check(self) -> Result<(), Problem> {
-        if self.list.is_empty() { Ok(()) } else { Err(self.into_problem()) }
+        if self.list.is_empty() {
+            Ok(())
+        } else {
+            Err(self.into_problem())
+        }
     }
 
     pub(crate) fn into_problem(self) -> Problem {

@@ -39,7 +39,12 @@ impl Fields {
             );
             complaints.into_problem()
         })?;
-        Ok(Self { at: vec![json!("body")], all, asked_for: Vec::new(), complaints: Complaints::default() })
+        Ok(Self {
+            at: vec![json!("body")],
+            all,
+            asked_for: Vec::new(),
+            complaints: Complaints::default(),
+        })
     }
 
     /// Says in complaints that the object was taken as one of several forms.
@@ -55,7 +60,8 @@ impl Fields {
 
     pub(crate) fn string(&mut self, name: &'static str) -> String {
         let raw = self.required(name);
-        raw.and_then(|raw| self.read_string(name, &raw)).unwrap_or_default()
+        raw.and_then(|raw| self.read_string(name, &raw))
+            .unwrap_or_default()
     }
 
     pub(crate) fn optional_string(&mut self, name: &'static str) -> Option<String> {
@@ -67,11 +73,17 @@ impl Fields {
     pub(crate) fn nullable_string(&mut self, name: &'static str) -> Option<Option<String>> {
         self.asked_for.push(name);
         let raw = self.all.get(name)?.clone();
-        Some(if raw.get() == "null" { None } else { self.read_string(name, &raw) })
+        Some(if raw.get() == "null" {
+            None
+        } else {
+            self.read_string(name, &raw)
+        })
     }
 
     pub(crate) fn integer(&mut self, name: &'static str) -> i32 {
-        let Some(raw) = self.required(name) else { return 0 };
+        let Some(raw) = self.required(name) else {
+            return 0;
+        };
         let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
         let read = match &value {
             Value::String(text) => text.trim().parse().ok(),
@@ -80,7 +92,12 @@ impl Fields {
         };
         match read.map(i32::try_from) {
             Some(Ok(read)) => read,
-            Some(Err(_)) => self.complain("int_parsing_size", name, "Input should be at most 2147483647", &raw),
+            Some(Err(_)) => self.complain(
+                "int_parsing_size",
+                name,
+                "Input should be at most 2147483647",
+                &raw,
+            ),
             None => self.complain("int_type", name, "Input should be a valid integer", &raw),
         }
     }
@@ -94,7 +111,9 @@ impl Fields {
     }
 
     pub(crate) fn flag(&mut self, name: &'static str, default: bool) -> bool {
-        let Some(raw) = self.given(name) else { return default };
+        let Some(raw) = self.given(name) else {
+            return default;
+        };
         match serde_json::from_str(raw.get()) {
             Ok(read) => read,
             Err(_) => self.complain("bool_type", name, "Input should be a valid boolean", &raw),
@@ -103,7 +122,8 @@ impl Fields {
 
     pub(crate) fn date(&mut self, name: &'static str) -> DateTime<Utc> {
         let raw = self.required(name);
-        raw.and_then(|raw| self.read_date(name, &raw)).unwrap_or_default()
+        raw.and_then(|raw| self.read_date(name, &raw))
+            .unwrap_or_default()
     }
 
     pub(crate) fn optional_date(&mut self, name: &'static str) -> Option<DateTime<Utc>> {
@@ -116,7 +136,12 @@ impl Fields {
         let value = serde_json::from_str(raw.get()).unwrap_or_default();
         let read = dates::parse_duration(&value);
         if read.is_none() {
-            self.complain::<()>("time_delta_parsing", name, "Input should be a valid timedelta", &raw);
+            self.complain::<()>(
+                "time_delta_parsing",
+                name,
+                "Input should be a valid timedelta",
+                &raw,
+            );
         }
         read
     }
@@ -127,24 +152,72 @@ impl Fields {
         match self.all.get(name).cloned() {
             None => "{}".to_owned(),
             Some(raw) if raw.get().starts_with('{') => raw.get().to_owned(),
-            Some(raw) => self.complain("dict_type", name, "Input should be a valid dictionary", &raw),
+            Some(raw) => self.complain(
+                "dict_type",
+                name,
+                "Input should be a valid dictionary",
+                &raw,
+            ),
         }
     }
 
     /// The JSON text of any value but an absent one.
     pub(crate) fn any(&mut self, name: &'static str) -> String {
-        self.required(name).map(|raw| raw.get().to_owned()).unwrap_or_default()
+        self.required(name)
+            .map(|raw| raw.get().to_owned())
+            .unwrap_or_default()
     }
 
     /// A list of values of one kind; empty when left out.
     pub(crate) fn list<T: serde::de::DeserializeOwned>(&mut self, name: &'static str) -> Vec<T> {
-        let Some(raw) = self.given(name) else { return Vec::new() };
+        let Some(raw) = self.given(name) else {
+            return Vec::new();
+        };
         self.read_list(name, &raw)
     }
 
-    pub(crate) fn required_list<T: serde::de::DeserializeOwned>(&mut self, name: &'static str) -> Vec<T> {
+    /// `None` when left out or null.
+    pub(crate) fn optional_list<T: serde::de::DeserializeOwned>(
+        &mut self,
+        name: &'static str,
+    ) -> Option<Vec<T>> {
+        let raw = self.given(name)?;
+        Some(self.read_list(name, &raw))
+    }
+
+    /// A field that must be there and may be null.
+    pub(crate) fn required_nullable_string(&mut self, name: &'static str) -> Option<String> {
+        let raw = self.required(name).filter(|raw| raw.get() != "null")?;
+        self.read_string(name, &raw)
+    }
+
+    /// Complains that a list is empty; not of one that is missing, which has its complaint already.
+    pub(crate) fn too_short(&mut self, name: &'static str) {
+        let Some(raw) = self
+            .all
+            .get(name)
+            .filter(|raw| raw.get().starts_with('['))
+            .cloned()
+        else {
+            return;
+        };
+        let loc = self.loc(name);
+        self.complaints.add_with(json!({
+            "type": "too_short",
+            "loc": loc,
+            "msg": "List should have at least 1 item after validation, not 0",
+            "input": raw,
+            "ctx": {"field_type": "List", "min_length": 1, "actual_length": 0},
+        }));
+    }
+
+    pub(crate) fn required_list<T: serde::de::DeserializeOwned>(
+        &mut self,
+        name: &'static str,
+    ) -> Vec<T> {
         let raw = self.required(name);
-        raw.map(|raw| self.read_list(name, &raw)).unwrap_or_default()
+        raw.map(|raw| self.read_list(name, &raw))
+            .unwrap_or_default()
     }
 
     pub(crate) fn complain<T: Default>(
@@ -171,7 +244,12 @@ impl Fields {
             .map(|(name, raw)| (name.clone(), raw.clone()))
             .collect();
         for (name, raw) in unknown {
-            self.complain::<()>("extra_forbidden", &name, "Extra inputs are not permitted", &raw);
+            self.complain::<()>(
+                "extra_forbidden",
+                &name,
+                "Extra inputs are not permitted",
+                &raw,
+            );
         }
         self.complaints.check()
     }
@@ -197,7 +275,10 @@ impl Fields {
     /// A field that may be left out or null.
     fn given(&mut self, name: &'static str) -> Option<Box<RawValue>> {
         self.asked_for.push(name);
-        self.all.get(name).filter(|raw| raw.get() != "null").cloned()
+        self.all
+            .get(name)
+            .filter(|raw| raw.get() != "null")
+            .cloned()
     }
 
     fn read_string(&mut self, name: &str, raw: &RawValue) -> Option<String> {
@@ -211,19 +292,30 @@ impl Fields {
         let text: Result<String, _> = serde_json::from_str(raw.get());
         match text.map(|text| dates::parse(&text)) {
             Ok(Ok(date)) => Some(date),
-            Ok(Err(BadDate::NoTimeZone)) => {
-                self.complain("timezone_aware", name, "Input should have timezone info", raw)
-            }
-            Ok(Err(BadDate::NoDate)) | Err(_) => {
-                self.complain("datetime_type", name, "Input should be a valid datetime", raw)
-            }
+            Ok(Err(BadDate::NoTimeZone)) => self.complain(
+                "timezone_aware",
+                name,
+                "Input should have timezone info",
+                raw,
+            ),
+            Ok(Err(BadDate::NoDate)) | Err(_) => self.complain(
+                "datetime_type",
+                name,
+                "Input should be a valid datetime",
+                raw,
+            ),
         }
     }
 
     fn read_list<T: serde::de::DeserializeOwned>(&mut self, name: &str, raw: &RawValue) -> Vec<T> {
         match serde_json::from_str(raw.get()) {
             Ok(read) => read,
-            Err(error) => self.complain("list_type", name, &format!("Input should be a valid list: {error}"), raw),
+            Err(error) => self.complain(
+                "list_type",
+                name,
+                &format!("Input should be a valid list: {error}"),
+                raw,
+            ),
         }
     }
 
@@ -258,6 +350,9 @@ pub(crate) fn raw_body(body: &Bytes) -> Result<Box<RawValue>, Problem> {
 }
 
 fn whole(float: f64) -> Option<i64> {
-    #[expect(clippy::cast_possible_truncation, reason = "a whole number within range")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a whole number within range"
+    )]
     (float.fract() == 0.0 && float.abs() < 9e15).then_some(float as i64)
 }

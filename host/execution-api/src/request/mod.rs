@@ -7,7 +7,7 @@ mod fields;
 mod params;
 
 pub(crate) use body::Body;
-pub(crate) use caller::{Caller, ConnectionTest, OwnTask, StartingTask};
+pub(crate) use caller::{Caller, OwnTask, StartingTask};
 pub(crate) use complaints::Complaints;
 pub(crate) use fields::{Fields, raw_body};
 pub(crate) use params::Params;

@@ -1,5 +1,7 @@
 //! The query of a request, read name by name, with complaints collected as in a body.
 
+use std::ops::RangeInclusive;
+
 use axum::extract::{FromRequestParts, Query};
 use chrono::{DateTime, Utc};
 use http::request::Parts;
@@ -22,14 +24,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|_| Problem::new(http::StatusCode::BAD_REQUEST, "the query can't be read"))?;
-        Ok(Self { pairs, complaints: Complaints::default() })
+        Ok(Self {
+            pairs,
+            complaints: Complaints::default(),
+        })
     }
 }
 
 impl Params {
     pub(crate) fn optional(&self, name: &str) -> Option<&str> {
         // The last one counts, as in Starlette.
-        self.pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn all(&self, name: &str) -> Vec<String> {
@@ -79,6 +88,38 @@ impl Params {
         read
     }
 
+    /// A number within bounds, which are named in the complaint.
+    pub(crate) fn bounded(&mut self, name: &str, default: i64, bounds: RangeInclusive<i64>) -> i64 {
+        let value = self.integer(name).unwrap_or(default);
+        let (low, high) = (*bounds.start(), *bounds.end());
+        let complaint = if value < low {
+            Some(("greater_than_equal", "greater", "ge", low))
+        } else if value > high {
+            Some(("less_than_equal", "less", "le", high))
+        } else {
+            None
+        };
+        if let Some((kind, word, symbol, bound)) = complaint {
+            self.complaints.add_with(json!({
+                "type": kind,
+                "loc": ["query", name],
+                "msg": format!("Input should be {word} than or equal to {bound}"),
+                "input": self.optional(name),
+                "ctx": {symbol: bound},
+            }));
+        }
+        value
+    }
+
+    pub(crate) fn required_date(&mut self, name: &str) -> DateTime<Utc> {
+        let value = self.required(name);
+        if self.optional(name).is_none() {
+            return DateTime::default();
+        }
+        self.read_date(json!(["query", name]), &value)
+            .unwrap_or_default()
+    }
+
     pub(crate) fn flag(&mut self, name: &str, default: bool) -> bool {
         let Some(value) = self.optional(name).map(str::to_owned) else {
             return default;
@@ -113,19 +154,19 @@ impl Params {
     }
 
     /// One of Airflow's names for a state.
-    pub(crate) fn named<T: std::str::FromStr<Err = model::UnknownName>>(&mut self, name: &str) -> Option<T> {
+    pub(crate) fn named<T: std::str::FromStr<Err = model::UnknownName>>(
+        &mut self,
+        name: &str,
+    ) -> Option<T> {
         let value = self.optional(name)?.to_owned();
         match value.parse() {
             Ok(read) => Some(read),
             Err(error) => {
-                self.complaints.add("enum", json!(["query", name]), &error.to_string(), value);
+                self.complaints
+                    .add("enum", json!(["query", name]), &error.to_string(), value);
                 None
             }
         }
-    }
-
-    pub(crate) fn complain(&mut self, complaint: Value) {
-        self.complaints.add_with(complaint);
     }
 
     /// # Errors
@@ -138,11 +179,21 @@ impl Params {
         match dates::parse(value) {
             Ok(date) => Some(date),
             Err(BadDate::NoTimeZone) => {
-                self.complaints.add("timezone_aware", loc, "Input should have timezone info", value);
+                self.complaints.add(
+                    "timezone_aware",
+                    loc,
+                    "Input should have timezone info",
+                    value,
+                );
                 None
             }
             Err(BadDate::NoDate) => {
-                self.complaints.add("datetime_from_date_parsing", loc, "Input should be a valid datetime", value);
+                self.complaints.add(
+                    "datetime_from_date_parsing",
+                    loc,
+                    "Input should be a valid datetime",
+                    value,
+                );
                 None
             }
         }

@@ -38,7 +38,11 @@ pub(crate) struct DagRunAnswer {
 impl DagRunAnswer {
     /// # Errors
     /// When a JSON column is none.
-    pub(crate) fn new(run: DagRunRow, consumed: &[ConsumedEvent], version: Version) -> Result<Self, Problem> {
+    pub(crate) fn new(
+        run: DagRunRow,
+        consumed: &[ConsumedEvent],
+        version: Version,
+    ) -> Result<Self, Problem> {
         let june = version.has_june_fields();
         Ok(Self {
             logical_date: dates::json(run.logical_date),
@@ -67,7 +71,11 @@ impl DagRunAnswer {
 }
 
 fn consumed_event(event: &ConsumedEvent, version: Version) -> Result<Value, Problem> {
-    let aliases: Vec<Value> = event.source_aliases.iter().map(|name| json!({"name": name})).collect();
+    let aliases: Vec<Value> = event
+        .source_aliases
+        .iter()
+        .map(|name| json!({"name": name}))
+        .collect();
     let mut answer = json!({
         "asset": {"name": event.name, "uri": event.uri, "extra": parsed(&event.asset_extra)?},
         "extra": parsed(&event.extra)?,

@@ -68,10 +68,19 @@ pub async fn register(
         };
         let own: Vec<&Emitted> = emitted
             .iter()
-            .filter(|event| event.alias.is_none() && event.name == asset.name && event.uri == asset.uri)
+            .filter(|event| {
+                event.alias.is_none() && event.name == asset.name && event.uri == asset.uri
+            })
             .collect();
         if own.is_empty() {
-            write(&mut *db, source, &asset, &Event::plain(run_key.as_deref()), now).await?;
+            write(
+                &mut *db,
+                source,
+                &asset,
+                &Event::plain(run_key.as_deref()),
+                now,
+            )
+            .await?;
         }
         for event in own {
             let event = Event {

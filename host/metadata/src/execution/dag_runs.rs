@@ -252,3 +252,84 @@ pub async fn triggering_user_of(db: &mut PgConnection, id: Uuid) -> Result<Optio
     .await?
     .flatten())
 }
+
+/// What a task asked to be triggered, as it is remembered in the audit log.
+#[derive(Debug, Clone, Copy)]
+pub struct Triggered<'a> {
+    pub dag_id: &'a str,
+    pub run_id: &'a str,
+    pub note: Option<&'a str>,
+}
+
+/// Notes in the audit log which try triggered the run, and keeps the run's note.
+///
+/// # Errors
+/// The database's errors.
+pub async fn note_trigger(
+    db: &mut PgConnection,
+    caller: Uuid,
+    triggered: Triggered<'_>,
+    dag_run_id: i32,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO log (dttm, dag_id, task_id, run_id, map_index, event, logical_date, owner, extra, try_number) \
+         SELECT $4, ti.dag_id, ti.task_id, ti.run_id, ti.map_index, 'trigger dag run', dr.logical_date, d.owners, \
+                jsonb_build_object('dag_id', $2::text, 'run_id', $3::text)::text, ti.try_number \
+           FROM task_instance ti \
+           JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id \
+           JOIN dag d ON d.dag_id = ti.dag_id \
+          WHERE ti.id = $1",
+    )
+    .bind(caller)
+    .bind(triggered.dag_id)
+    .bind(triggered.run_id)
+    .bind(now)
+    .execute(&mut *db)
+    .await?;
+    if let Some(note) = triggered.note {
+        sqlx::query(
+            "INSERT INTO dag_run_note (dag_run_id, content, created_at, updated_at) VALUES ($1, $2, $3, $3)",
+        )
+        .bind(dag_run_id)
+        .bind(note)
+        .bind(now)
+        .execute(db)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Whether this very try triggered the run since `since`, with this conf and logical date: the same request came
+/// twice, because its first answer was lost.
+///
+/// # Errors
+/// The database's errors.
+pub async fn was_triggered_by(
+    db: &mut PgConnection,
+    caller: Uuid,
+    triggered: Triggered<'_>,
+    conf: &serde_json::Value,
+    logical_date: Option<DateTime<Utc>>,
+    since: DateTime<Utc>,
+) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS ( \
+           SELECT 1 \
+             FROM task_instance ti \
+             JOIN log l ON l.dag_id = ti.dag_id AND l.task_id = ti.task_id AND l.run_id = ti.run_id \
+                       AND l.map_index = ti.map_index AND l.try_number = ti.try_number \
+             JOIN dag_run dr ON dr.dag_id = $2 AND dr.run_id = $3 \
+            WHERE ti.id = $1 AND l.event = 'trigger dag run' AND l.dttm >= $6 \
+              AND l.extra = jsonb_build_object('dag_id', $2::text, 'run_id', $3::text)::text \
+              AND dr.conf = $4 AND dr.logical_date IS NOT DISTINCT FROM $5)",
+    )
+    .bind(caller)
+    .bind(triggered.dag_id)
+    .bind(triggered.run_id)
+    .bind(conf)
+    .bind(logical_date)
+    .bind(since)
+    .fetch_one(db)
+    .await?)
+}

@@ -5,13 +5,12 @@
 //! text, so that no number of a user is rounded on its way.
 
 pub mod asset_changes;
-//pub mod asset_events;
-//pub mod assets;
-//pub mod clear;
-//pub mod connection_tests;
-//pub mod connections;
+pub mod asset_events;
+pub mod assets;
+pub mod clear;
+pub mod connections;
 pub mod dag_runs;
-//pub mod dags;
+pub mod dags;
 pub mod fail_fast;
 pub mod heartbeat;
 pub mod hitl;
@@ -20,7 +19,7 @@ pub mod start;
 pub mod state;
 pub mod stores;
 pub mod task_instances;
-//pub mod variables;
+pub mod variables;
 pub mod xcoms;
 
 pub use fail_fast::fail_fast;

@@ -1,6 +1,8 @@
 //! `task-instances/…`: the life of a try, and questions about others.
 
+pub(crate) mod context;
 pub(crate) mod heartbeat;
+pub(crate) mod query;
 pub(crate) mod rendered;
 pub(crate) mod run;
 pub(crate) mod skip_downstream;

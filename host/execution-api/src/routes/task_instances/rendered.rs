@@ -19,7 +19,12 @@ pub(crate) async fn put_fields(
     let fields = raw_body(&body)?;
     if !fields.get().starts_with('{') {
         let mut complaints = Complaints::default();
-        complaints.add("dict_type", json!(["body"]), "Input should be a valid dictionary", &fields);
+        complaints.add(
+            "dict_type",
+            json!(["body"]),
+            "Input should be a valid dictionary",
+            &fields,
+        );
         return Err(complaints.into_problem());
     }
     let fields = redact::fields(&fields);
@@ -27,7 +32,11 @@ pub(crate) async fn put_fields(
     let mut db = api.pool.acquire().await?;
     match rendered::keep(&mut db, task.id, &fields).await? {
         Kept::NoTaskInstance => return Err(not_live(&mut db, task.id).await),
-        Kept::Yes { dag_id, task_id, first_of_run } => {
+        Kept::Yes {
+            dag_id,
+            task_id,
+            first_of_run,
+        } => {
             let runs = api.limits.runs_with_rendered_fields;
             if first_of_run && runs > 0 {
                 rendered::drop_old(&mut db, &dag_id, &task_id, runs).await?;
@@ -46,7 +55,12 @@ pub(crate) async fn name_map_index(
     let raw = raw_body(&body)?;
     let Ok(name) = serde_json::from_str::<String>(raw.get()) else {
         let mut complaints = Complaints::default();
-        complaints.add("string_type", json!(["body"]), "Input should be a valid string", &raw);
+        complaints.add(
+            "string_type",
+            json!(["body"]),
+            "Input should be a valid string",
+            &raw,
+        );
         return Err(complaints.into_problem());
     };
     if name.is_empty() {
@@ -59,6 +73,9 @@ pub(crate) async fn name_map_index(
     if rendered::name_map_index(&mut db, task.id, &name).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(Problem::new(StatusCode::NOT_FOUND, "Task Instance not found"))
+        Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "Task Instance not found",
+        ))
     }
 }

@@ -36,9 +36,13 @@ pub(crate) async fn run(
         .ok_or_else(Problem::no_task_instance)?;
     if !start.started && !is_repeat(&mut db, &start, &starter).await? {
         tracing::warn!(
-            dag_id = start.dag_id, run_id = start.run_id, task_id = start.task_id,
-            map_index = start.map_index, try_number = start.try_number,
-            state = start.state, "a start was refused"
+            dag_id = start.dag_id,
+            run_id = start.run_id,
+            task_id = start.task_id,
+            map_index = start.map_index,
+            try_number = start.try_number,
+            state = start.state,
+            "a start was refused"
         );
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -56,9 +60,14 @@ pub(crate) async fn run(
     };
     drop(db);
     tracing::info!(
-        dag_id = start.dag_id, run_id = start.run_id, task_id = start.task_id,
-        map_index = start.map_index, try_number = start.try_number,
-        hostname = starter.hostname, repeated = !start.started, "a try runs"
+        dag_id = start.dag_id,
+        run_id = start.run_id,
+        task_id = start.task_id,
+        map_index = start.map_index,
+        try_number = start.try_number,
+        hostname = starter.hostname,
+        repeated = !start.started,
+        "a try runs"
     );
 
     let answer = context(start, &consumed, version)?;
@@ -70,7 +79,11 @@ pub(crate) async fn run(
 }
 
 /// The request that started the try once more: its answer was lost.
-async fn is_repeat(db: &mut PgConnection, start: &Start, starter: &Starter<'_>) -> Result<bool, Problem> {
+async fn is_repeat(
+    db: &mut PgConnection,
+    start: &Start,
+    starter: &Starter<'_>,
+) -> Result<bool, Problem> {
     let same_process = start.state.as_deref() == Some("running")
         && start.hostname.as_deref() == Some(starter.hostname)
         && start.unixname.as_deref() == Some(starter.unixname)
@@ -153,7 +166,11 @@ struct Resumed {
     start_date: Value,
 }
 
-fn context(start: Start, consumed: &[dag_runs::ConsumedEvent], version: Version) -> Result<Context, Problem> {
+fn context(
+    start: Start,
+    consumed: &[dag_runs::ConsumedEvent],
+    version: Version,
+) -> Result<Context, Problem> {
     let resumed = match start.next_method.filter(|method| !method.is_empty()) {
         None => None,
         Some(next_method) => Some(Resumed {

@@ -32,7 +32,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path((dag_id, run_id, task_id, key)) = Path::from_request_parts(parts, state)
             .await
             .map_err(|_| Problem::not_found_path())?;
-        Ok(Self { dag_id, run_id, task_id, key })
+        Ok(Self {
+            dag_id,
+            run_id,
+            task_id,
+            key,
+        })
     }
 }
 

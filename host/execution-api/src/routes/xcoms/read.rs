@@ -8,11 +8,11 @@ use http::{HeaderValue, StatusCode, header};
 use metadata::execution::xcoms::{self, Nth, Row};
 use serde_json::{Value, json};
 
+use super::slice::Slice;
 use super::{Form, Target, stream};
 use crate::ApiState;
 use crate::problem::Problem;
 use crate::request::{Caller, Complaints, Params};
-use super::slice::Slice;
 
 pub(crate) async fn read(
     State(api): State<ApiState>,
@@ -54,7 +54,11 @@ impl Selection {
             target.key = key.to_owned();
             return Ok(Self::Item(target, offset));
         }
-        if let Some(key) = target.key.strip_suffix("/slice").filter(|key| !key.is_empty()) {
+        if let Some(key) = target
+            .key
+            .strip_suffix("/slice")
+            .filter(|key| !key.is_empty())
+        {
             target.key = key.to_owned();
             return Ok(Self::Slice(target));
         }
@@ -75,7 +79,9 @@ async fn one(
     let mut db = api.pool.acquire().await?;
     let found = match offset {
         None => xcoms::one(&mut db, &target.at(map_index), prior_dates).await?,
-        Some(offset) => xcoms::nth(&mut db, &target.at(map_index), nth(offset), prior_dates).await?,
+        Some(offset) => {
+            xcoms::nth(&mut db, &target.at(map_index), nth(offset), prior_dates).await?
+        }
     };
     drop(db);
     let row = found.ok_or_else(|| {
@@ -83,19 +89,36 @@ async fn one(
             None => format!("map_index={map_index}"),
             Some(offset) => format!("offset={offset}"),
         };
-        Problem::not_found(format!("XCom with key='{}' {which} {}", target.key, target.place()))
+        Problem::not_found(format!(
+            "XCom with key='{}' {which} {}",
+            target.key,
+            target.place()
+        ))
     })?;
     let key = Value::from(target.key.as_str());
     let value = value_of(api, form, &target, row).await?;
-    Ok(stream::framed(format!("{{\"key\":{key},\"value\":"), value, "}"))
+    Ok(stream::framed(
+        format!("{{\"key\":{key},\"value\":"),
+        value,
+        "}",
+    ))
 }
 
-async fn item(api: &ApiState, form: Form, target: Target, offset: i64) -> Result<Response, Problem> {
+async fn item(
+    api: &ApiState,
+    form: Form,
+    target: Target,
+    offset: i64,
+) -> Result<Response, Problem> {
     let mut db = api.pool.acquire().await?;
     let found = xcoms::nth(&mut db, &target.at(-1), nth(offset), false).await?;
     drop(db);
     let row = found.ok_or_else(|| {
-        Problem::not_found(format!("XCom with key='{}' offset={offset} {}", target.key, target.place()))
+        Problem::not_found(format!(
+            "XCom with key='{}' offset={offset} {}",
+            target.key,
+            target.place()
+        ))
     })?;
     let value = value_of(api, form, &target, row).await?;
     Ok(stream::framed(String::new(), value, ""))
@@ -163,5 +186,9 @@ async fn value_of(
 }
 
 fn nth(offset: i64) -> Nth {
-    if offset >= 0 { Nth::FromStart(offset) } else { Nth::FromEnd(-1 - offset) }
+    if offset >= 0 {
+        Nth::FromStart(offset)
+    } else {
+        Nth::FromEnd(-1 - offset)
+    }
 }

@@ -27,7 +27,11 @@ impl Slice {
         let mut chosen = Vec::new();
         let mut at = start;
         while (step > 0 && at < stop) || (step < 0 && at > stop) {
-            chosen.extend(usize::try_from(at).ok().and_then(|at| items.get_mut(at)?.take()));
+            chosen.extend(
+                usize::try_from(at)
+                    .ok()
+                    .and_then(|at| items.get_mut(at)?.take()),
+            );
             at = at.saturating_add(step);
         }
         chosen
@@ -61,6 +65,13 @@ mod tests {
             let chosen = Slice { start, stop, step }.of(vec![0, 1, 2, 3, 4]);
             assert_eq!(chosen, expected, "[{start:?}:{stop:?}:{step:?}]");
         }
-        assert_eq!(Slice { step: Some(-1), ..Slice::default() }.of(Vec::<i32>::new()), []);
+        assert_eq!(
+            Slice {
+                step: Some(-1),
+                ..Slice::default()
+            }
+            .of(Vec::<i32>::new()),
+            []
+        );
     }
 }

@@ -27,19 +27,31 @@ pub(super) fn framed(before: String, value: Payload, after: &'static str) -> Res
         whole.extend_from_slice(after.as_bytes());
         return json(Body::from(whole));
     }
-    let parts = piece(before.into()).chain(pieces(value)).chain(piece(Bytes::from_static(after.as_bytes())));
+    let parts = piece(before.into())
+        .chain(pieces(value))
+        .chain(piece(Bytes::from_static(after.as_bytes())));
     json(Body::from_stream(parts))
 }
 
 /// A JSON list of values, each fetched when its turn comes.
-pub(super) fn list(rows: Vec<(XcomCoordinate, Row)>, xcoms: Arc<dyn XcomBackend>, form: Form) -> Response {
+pub(super) fn list(
+    rows: Vec<(XcomCoordinate, Row)>,
+    xcoms: Arc<dyn XcomBackend>,
+    form: Form,
+) -> Response {
     let values = stream::iter(rows.into_iter().enumerate()).then(move |(at, (coordinate, row))| {
         let xcoms = Arc::clone(&xcoms);
         async move {
             let value = value(&*xcoms, &coordinate, row.value, form)
                 .await
-                .map_err(|problem| std::io::Error::other(format!("an XCom can't be read: {problem:?}")))?;
-            let comma = if at == 0 { Bytes::new() } else { Bytes::from_static(b",") };
+                .map_err(|problem| {
+                    std::io::Error::other(format!("an XCom can't be read: {problem:?}"))
+                })?;
+            let comma = if at == 0 {
+                Bytes::new()
+            } else {
+                Bytes::from_static(b",")
+            };
             Ok::<_, std::io::Error>(piece(comma).chain(pieces(value)))
         }
     });
@@ -75,6 +87,9 @@ fn piece(bytes: Bytes) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
 
 fn json(body: Body) -> Response {
     let mut response = body.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }

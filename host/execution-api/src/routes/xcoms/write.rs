@@ -50,15 +50,24 @@ pub(crate) async fn set(
     let at = target.coordinate(&target.run_id, map_index, try_number);
     let column = column(&api, &at, body, form).await?;
 
-    let new = NewXcom { value: &column, dag_result, mapped_length };
+    let new = NewXcom {
+        value: &column,
+        dag_result,
+        mapped_length,
+    };
     let mut db = api.pool.acquire().await?;
     let stored = xcoms::store(&mut db, &target.at(map_index), &new, clock::now()).await?;
     drop(db);
     match stored {
         xcoms::Stored::NoDagRun => return Err(no_dag_run(&target)),
-        xcoms::Stored::Yes { replaced } => purge_replaced(&api, at, replaced.as_deref(), &column).await,
+        xcoms::Stored::Yes { replaced } => {
+            purge_replaced(&api, at, replaced.as_deref(), &column).await
+        }
     }
-    Ok((StatusCode::CREATED, Json(json!({"message": "XCom successfully set"}))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"message": "XCom successfully set"})),
+    ))
 }
 
 pub(crate) async fn delete(
@@ -74,7 +83,12 @@ pub(crate) async fn delete(
     let removed = xcoms::remove(&mut db, &target.at(map_index)).await?;
     drop(db);
     if let Some(column) = removed {
-        purge(&api, target.coordinate(&target.run_id, map_index, 0), &column).await;
+        purge(
+            &api,
+            target.coordinate(&target.run_id, map_index, 0),
+            &column,
+        )
+        .await;
     }
     let message = format!("XCom with key: {} successfully deleted.", target.key);
     Ok(Json(json!({"message": message})))
@@ -88,7 +102,9 @@ fn check_key(key: &str) -> Result<(), Problem> {
     Err(Problem::because(
         StatusCode::UNPROCESSABLE_ENTITY,
         "invalid_key",
-        format!("an XCom key has at most {LONGEST_KEY} characters and no NUL; this one has {length}"),
+        format!(
+            "an XCom key has at most {LONGEST_KEY} characters and no NUL; this one has {length}"
+        ),
     ))
 }
 
@@ -122,7 +138,8 @@ async fn column(
         Form::Stored => {
             let max = u64::try_from(api.limits.max_body_bytes).unwrap_or(u64::MAX);
             let bytes = body.into_bytes(max).await?;
-            let json: Box<RawValue> = serde_json::from_slice(&bytes).map_err(|error| not_json(&error))?;
+            let json: Box<RawValue> =
+                serde_json::from_slice(&bytes).map_err(|error| not_json(&error))?;
             Ok(json.get().to_owned())
         }
         Form::Value => {
@@ -197,11 +214,18 @@ async fn check_deletion(
     let mut db = api.pool.acquire().await?;
     let writer = xcoms::writer(&mut db, caller, &target.at(map_index)).await?;
     // Nothing is there to be deleted: as in Airflow, that is no error.
-    if writer.target_exists { check_writer(api, &writer) } else { Ok(()) }
+    if writer.target_exists {
+        check_writer(api, &writer)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_writer(api: &ApiState, writer: &Writer) -> Result<(), Problem> {
-    let idle = !matches!(writer.target_state.as_deref(), Some("queued" | "running" | "restarting"));
+    let idle = !matches!(
+        writer.target_state.as_deref(),
+        Some("queued" | "running" | "restarting")
+    );
     if !writer.is_current && !(writer.is_own && idle) {
         return Err(Problem::because(
             StatusCode::GONE,
@@ -223,7 +247,10 @@ fn check_writer(api: &ApiState, writer: &Writer) -> Result<(), Problem> {
 fn no_dag_run(target: &Target) -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        format!("DAG run not found on DAG '{}' with ID '{}'", target.dag_id, target.run_id),
+        format!(
+            "DAG run not found on DAG '{}' with ID '{}'",
+            target.dag_id, target.run_id
+        ),
     )
 }
 
@@ -231,7 +258,10 @@ fn no_dag_run(target: &Target) -> Problem {
 /// plugin: it may take the coordinate for all it knows of, and the new value with it.
 async fn purge_replaced(api: &ApiState, at: XcomCoordinate, replaced: Option<&str>, new: &str) {
     let Some(old) = replaced else { return };
-    let stays_with_plugin = matches!(parsed(new).map(Stored::from_column), Ok(Stored::Elsewhere(_)));
+    let stays_with_plugin = matches!(
+        parsed(new).map(Stored::from_column),
+        Ok(Stored::Elsewhere(_))
+    );
     if !stays_with_plugin {
         purge(api, at, old).await;
     }

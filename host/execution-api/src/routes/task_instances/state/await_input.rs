@@ -22,7 +22,9 @@ pub(super) async fn await_input(
 ) -> Result<Outcome, Problem> {
     let mut body = body.taken_as("awaiting_input");
     body.any("state");
-    let timeout = body.optional_duration("timeout").and_then(|wait| now.checked_add_signed(wait));
+    let timeout = body
+        .optional_duration("timeout")
+        .and_then(|wait| now.checked_add_signed(wait));
     let next_method = body.string("next_method");
     let mut next_kwargs = body.object("next_kwargs");
     // airflow: taken and passed over.
@@ -70,7 +72,10 @@ fn with_event(next_kwargs: &str, answer: &Answer, at: DateTime<Utc>) -> Result<S
 
 /// A `datetime.datetime` as Airflow's serde writes it.
 fn python_datetime(at: DateTime<Utc>) -> Value {
-    #[expect(clippy::cast_precision_loss, reason = "microseconds since 1970 fit into a float until 2255")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "microseconds since 1970 fit into a float until 2255"
+    )]
     let timestamp = at.timestamp_micros() as f64 / 1e6;
     json!({
         "__classname__": "datetime.datetime",

@@ -22,7 +22,9 @@ pub(super) async fn defer(
     body.any("state");
     let classpath = body.string("classpath");
     let trigger_kwargs = trigger_kwargs(&mut body);
-    let timeout = body.optional_duration("trigger_timeout").and_then(|wait| now.checked_add_signed(wait));
+    let timeout = body
+        .optional_duration("trigger_timeout")
+        .and_then(|wait| now.checked_add_signed(wait));
     let queue = body.optional_string("queue");
     let next_method = body.string("next_method");
     let next_kwargs = body.object("next_kwargs");

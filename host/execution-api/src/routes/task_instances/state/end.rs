@@ -1,8 +1,8 @@
 //! Failed, skipped, removed, upstream_failed.
 
 use chrono::{DateTime, Utc};
-use metadata::execution::state::{self, End};
 use metadata::execution::fail_fast;
+use metadata::execution::state::{self, End};
 use model::{TaskInstanceKey, TaskInstanceState};
 use uuid::Uuid;
 

@@ -91,7 +91,10 @@ impl Outcome {
 
 fn named_state(body: &Fields) -> Result<TaskInstanceState, Problem> {
     let named = body.peek("state");
-    let known = named.as_ref().and_then(Value::as_str).and_then(|name| name.parse().ok());
+    let known = named
+        .as_ref()
+        .and_then(Value::as_str)
+        .and_then(|name| name.parse().ok());
     known.ok_or_else(|| {
         let mut complaints = Complaints::default();
         let names: Vec<String> = TaskInstanceState::ALL

@@ -41,7 +41,10 @@ pub(super) fn outlets(body: &mut Fields) -> Vec<Outlet> {
         .filter_map(|profile| {
             let (name, uri) = (given(profile.name), given(profile.uri));
             match profile.r#type.as_str() {
-                "Asset" => Some(Outlet::Asset { name: name?, uri: uri? }),
+                "Asset" => Some(Outlet::Asset {
+                    name: name?,
+                    uri: uri?,
+                }),
                 "AssetNameRef" => Some(Outlet::NameRef { name: name? }),
                 "AssetUriRef" => Some(Outlet::UriRef { uri: uri? }),
                 "AssetAlias" => Some(Outlet::Alias { name: name? }),
@@ -59,7 +62,9 @@ pub(super) fn outlets(body: &mut Fields) -> Vec<Outlet> {
 pub(super) fn events(body: &mut Fields) -> Vec<Emitted> {
     let events: Vec<Event> = body.list("outlet_events");
     let text = |json: Option<Box<RawValue>>| {
-        json.map(|json| json.get().to_owned()).filter(|text| text != "null").unwrap_or_else(|| "{}".to_owned())
+        json.map(|json| json.get().to_owned())
+            .filter(|text| text != "null")
+            .unwrap_or_else(|| "{}".to_owned())
     };
     events
         .into_iter()
@@ -68,9 +73,10 @@ pub(super) fn events(body: &mut Fields) -> Vec<Emitted> {
             uri: event.dest_asset_key.uri,
             extra: text(event.extra),
             partition_key: event.partition_key,
-            alias: event
-                .source_alias_name
-                .map(|name| Alias { name, asset_extra: text(event.dest_asset_extra) }),
+            alias: event.source_alias_name.map(|name| Alias {
+                name,
+                asset_extra: text(event.dest_asset_extra),
+            }),
         })
         .collect()
 }
@@ -82,9 +88,16 @@ const LONGEST_KEY: usize = 250;
 /// 422 for a key that is blank or too long. `airflow: _validate_outlet_event_partition_keys`
 pub(super) fn check_partition_keys(emitted: &[Emitted]) -> Result<(), Problem> {
     let wrong = |message: String| {
-        Err(Problem::because(StatusCode::UNPROCESSABLE_ENTITY, "invalid_partition_key", message))
+        Err(Problem::because(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_partition_key",
+            message,
+        ))
     };
-    for key in emitted.iter().filter_map(|event| event.partition_key.as_deref()) {
+    for key in emitted
+        .iter()
+        .filter_map(|event| event.partition_key.as_deref())
+    {
         if key.trim().is_empty() {
             return wrong(format!(
                 "partition_key in outlet event must not be empty or whitespace-only; got '{key}'."
