@@ -210,6 +210,13 @@ impl Emulator {
     }
 }
 
+/// Requests that wait hold on to the state: without this the next emulator in this process would find it in use.
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.halt.cancel();
+    }
+}
+
 async fn until_halt(task: impl Future<Output = ()>, halt: CancellationToken) {
     tokio::select! {
         () = task => {}
@@ -285,6 +292,7 @@ async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
             Some(_) | None => {
                 // Without a process: started, but the end came before it was written down which one it was.
                 process::kill_all(task_id.clone()).await;
+                let _ = fs::remove_file(core.socket_path(&task_id));
                 core.container_ended(&task_id, &Exit::Unseen);
             }
         }

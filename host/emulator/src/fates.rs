@@ -1,6 +1,6 @@
 //! What becomes of inputs when something goes wrong: a container ends, a time limit passes, a call is cancelled with its container.
 
-use std::{io, process::ExitStatus};
+use std::{io, process::ExitStatus, time::Duration};
 
 use modal_api::wire::{GenericResult, generic_result::GenericStatus};
 
@@ -143,8 +143,9 @@ impl Core {
             )
             .collect();
         for (task_id, input_id, limit) in overdue {
-            tracing::info!(task_id, input_id, limit, "input is over its time");
-            let text = format!("input {input_id} ran for longer than {limit:.0} s");
+            let limit = Duration::from_millis((limit * 1000.0).round() as u64);
+            tracing::info!(task_id, input_id, ?limit, "input is over its time");
+            let text = format!("input {input_id} ran for longer than {limit:?}");
             inner.note_ended(&input_id, Ending::new(GenericStatus::Timeout, text), now);
             let is_empty = inner
                 .state

@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -81,7 +82,14 @@ impl Journal {
     /// Writes a fresh file with these events in the place of the old one.
     pub(crate) fn create(path: &Path, events: impl Iterator<Item = Event>) -> io::Result<Self> {
         let fresh = path.with_extension("new");
-        let mut writer = BufWriter::new(File::create(&fresh)?);
+        // Arguments may hold what others must not read.
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        let mut writer = BufWriter::new(file);
         let mut length = MAGIC.len() as u64;
         let mut buffer = Vec::new();
         writer.write_all(MAGIC)?;

@@ -4,6 +4,7 @@
 //! sessions of their own as well. Linux only (`/proc`).
 
 use std::{
+    collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
     fs::{self, OpenOptions},
     io,
@@ -90,39 +91,68 @@ fn in_own_session(command: &mut Command) {
 
 /// The key of a process that runs now; none if there is no such process, or only what its parent has not reaped.
 pub(crate) fn key_of(pid: i32) -> Option<ProcessKey> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses, which may hold anything.
-    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    if matches!(*fields.first()?, "Z" | "X") {
-        return None;
-    }
     Some(ProcessKey {
         pid,
-        start_time: fields.get(19)?.parse().ok()?,
+        start_time: live_stat(pid)?.get(19)?.parse().ok()?,
     })
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    live_stat(pid)?.get(1)?.parse().ok()
+}
+
+/// The fields of `/proc/<pid>/stat` from the state on, of a process that is not dead yet.
+fn live_stat(pid: i32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The field before is the name in parentheses, which may hold anything.
+    let fields: Vec<_> = stat
+        .rsplit_once(')')?
+        .1
+        .split_ascii_whitespace()
+        .map(str::to_owned)
+        .collect();
+    (!matches!(fields.first()?.as_str(), "Z" | "X")).then_some(fields)
 }
 
 pub(crate) fn is_alive(key: ProcessKey) -> bool {
     key_of(key.pid) == Some(key)
 }
 
-/// All processes that carry the container's marker.
+/// All processes that carry the container's marker, and their descendants: a program may be started with an environment of its own.
 pub(crate) fn of_container(task_id: &str) -> Vec<i32> {
     let marker = format!("{MARKER}={task_id}");
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
-            return false;
-        };
-        environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == marker.as_bytes())
-    })
-    .filter(|pid| key_of(*pid).is_some())
-    .collect()
+    let parents: HashMap<i32, i32> = pids
+        .filter_map(|pid| Some((pid, parent_of(pid)?)))
+        .collect();
+    let mut found: HashSet<i32> = parents
+        .keys()
+        .copied()
+        .filter(|pid| has_variable(*pid, &marker))
+        .collect();
+    loop {
+        let children: Vec<_> = parents
+            .iter()
+            .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if children.is_empty() {
+            return found.into_iter().collect();
+        }
+        found.extend(children);
+    }
+}
+
+fn has_variable(pid: i32, variable: &str) -> bool {
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    environment
+        .split(|byte| *byte == 0)
+        .any(|one| one == variable.as_bytes())
 }
 
 pub(crate) fn signal(task_id: &str, signal: Signal) {

@@ -26,6 +26,8 @@ use crate::{
 /// The server holds a poll for up to 10 s.
 const POLL: Duration = Duration::from_secs(10);
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(600);
+/// A container without work is not missed by a server that comes back late.
+const IDLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One input to work on.
 #[derive(Debug, Clone)]
@@ -101,7 +103,8 @@ impl Client {
         Self::connect(url.parse()?)
     }
 
-    /// How long calls wait for a server that is away, before they fail with `Unavailable`. Default: 10 minutes.
+    /// How long calls wait for a server that is away, before they fail with `Unavailable`. Default: 10 minutes. Asking for inputs
+    /// without working on any waits for one minute at most.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -150,10 +153,20 @@ impl Client {
             batch_max_size: room.max(1),
             batch_linger_ms: 0,
         };
+        let is_idle = self.current().is_empty();
+        let patience = if is_idle {
+            self.patience.min(IDLE_PATIENCE)
+        } else {
+            self.patience
+        };
+        let policy = Policy {
+            end: End::After(patience),
+            ..Policy::long_poll(POLL)
+        };
         let answer = self
             .caller
             .call(
-                self.policy(),
+                policy,
                 Uuid::new_v4(),
                 request,
                 async |mut stub, request| stub.function_get_inputs(request).await,

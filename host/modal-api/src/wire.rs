@@ -6,6 +6,9 @@
 
 tonic::include_proto!("modal.client");
 
+/// The descriptors of this subset, as a serialized `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// One value a logical call, the same in all of its attempts.
 pub const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
 /// How many attempts of this logical call came before.

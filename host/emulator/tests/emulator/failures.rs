@@ -72,7 +72,7 @@ async fn an_input_over_its_time_is_ended_with_its_container() {
     let result = world.run("stubborn", 60_000).await;
     assert_eq!(
         summary(&result),
-        "Timeout 0 input in ran for longer than 1 s"
+        "Timeout 0 input in ran for longer than 700ms"
     );
     let folder = world.folder.path().to_owned();
     until("all processes of the container are gone", || {
@@ -97,7 +97,7 @@ async fn a_neighbour_of_an_input_over_its_time_finishes() {
     let neighbour = world.spawn("stubborn", 1000).await;
     assert_eq!(
         summary(&result(&world.client, &late).await),
-        "Timeout 0 input in ran for longer than 1 s"
+        "Timeout 0 input in ran for longer than 1.2s"
     );
     assert_eq!(
         summary(&result(&world.client, &neighbour).await),

@@ -3,7 +3,9 @@
 //! The containers, and the emulators that are killed, are this test binary started again (see `programs`).
 
 mod calls;
+mod deliveries;
 mod failures;
+mod measurements;
 mod official_client;
 mod programs;
 mod restarts;
