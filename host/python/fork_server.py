@@ -202,10 +202,31 @@ def warm(private: bool) -> list[str]:
             missing.append(f"{name}: {error}")
     if private:
         task_protocol.warm()
+    rehearse()
     from airflow.settings import dispose_orm
 
     dispose_orm(do_log=False)
     return missing
+
+
+def rehearse() -> None:
+    """Define a small DAG and forget it: what Airflow, Jinja and pydantic build at first use is then built for every task."""
+    from airflow.providers.standard.operators.bash import BashOperator
+    from airflow.sdk import DAG, task
+
+    with DAG("rehearsal", schedule=None) as dag:
+
+        @task
+        def produce() -> int:
+            return 1
+
+        @task
+        def consume(value: int) -> int:
+            return value
+
+        consume.expand(value=[produce(), produce()])
+        BashOperator(task_id="shell", bash_command="true")
+    dag.get_template_env().from_string("{{ value }}").render(value=1)
 
 
 def main() -> int:

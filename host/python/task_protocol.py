@@ -49,6 +49,7 @@ def check() -> dict[str, Any]:
         (supervisor, "_fork_main"),
         (supervisor, "_subprocess_main"),
         (task_runner, "main"),
+        (task_runner, "TypeAdapter"),
         (comms, "ToTask"),
         (comms, "ToSupervisor"),
         (comms, "TypeAdapter"),
@@ -89,16 +90,24 @@ def message_types() -> list[str]:
 
 def warm() -> None:
     """Import and build, before any fork, what each task would otherwise import and build after its fork."""
-    from airflow.sdk.execution_time import comms, supervisor, task_runner  # noqa: F401
+    from pydantic import JsonValue
 
-    # Each task builds this adapter twice in its `CommsDecoder`; that is a third of what an empty task costs.
-    adapters = {id(comms.ToTask): comms.TypeAdapter(comms.ToTask)}
+    from airflow.sdk.execution_time import comms, task_runner
+
+    # A task builds these adapters for its comms and for each template field; together a third of what an empty task costs.
     original = comms.TypeAdapter
-    comms.TypeAdapter = lambda type_, *args, **kwargs: adapters.get(id(type_)) or original(type_, *args, **kwargs)
+    adapters = {id(kind): original(kind) for kind in (comms.ToTask, JsonValue)}
 
-    # Serialisation hooks, listeners and the (absent) remote log handler are looked up once a process, at first use.
+    def adapter(kind: Any, *args: Any, **kwargs: Any) -> Any:
+        return adapters.get(id(kind)) or original(kind, *args, **kwargs)
+
+    comms.TypeAdapter = task_runner.TypeAdapter = adapter
+
+    # What is looked up once a process, at first use: listeners, the remote log handler (there is none), log processors.
+    from airflow.sdk.listener import get_listener_manager
     from airflow.sdk.log import load_remote_log_handler, logging_processors
 
+    get_listener_manager()
     load_remote_log_handler()
     logging_processors(json_output=True)
 
