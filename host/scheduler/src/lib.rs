@@ -7,6 +7,7 @@
 mod error;
 pub mod lost;
 mod mapping;
+mod timetables;
 pub mod plan;
 pub mod queue;
 pub mod retry;

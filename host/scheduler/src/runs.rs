@@ -10,3 +10,6 @@ pub(crate) use create::{is_active, new_task_instance};
 pub use due::{LastRun, due, next_after};
 pub use manual::{ManualRun, manual};
 pub use start::start_queued;
+
+#[cfg(test)]
+pub(crate) use manual::isoformat;

@@ -1,6 +1,9 @@
-//! What a DAG asks for that this scheduler can't decide yet. Such a DAG gets a visible error and no runs.
+//! What a DAG asks for that this scheduler can't decide yet. Such a DAG gets a visible error and no runs, rather
+//! than wrong ones.
 
-use model::{SerializedDag, WeightRule};
+use model::{ExpandInput, MappedArgument, SerializedDag, WeightRule};
+
+use crate::timetables::{Timetable, Unreadable};
 
 /// One thing that is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,13 @@ pub struct Unsupported {
 #[must_use]
 pub fn check(dag: &SerializedDag) -> Vec<Unsupported> {
     let mut missing = Vec::new();
+    missing.extend(check_timetable(dag));
+    if !dag.deadline.is_empty() {
+        missing.push(Unsupported {
+            what: "deadline alerts".to_owned(),
+            hint: "remove `deadline` from the DAG",
+        });
+    }
     for task in &dag.tasks {
         if let WeightRule::Custom(class) = &task.weight_rule {
             missing.push(Unsupported {
@@ -20,6 +30,63 @@ pub fn check(dag: &SerializedDag) -> Vec<Unsupported> {
                 hint: "use downstream, upstream or absolute; a custom strategy is Python code",
             });
         }
+        if task.expand_input.as_ref().is_some_and(is_unsized) {
+            missing.push(Unsupported {
+                what: format!("what task {:?} is mapped over", task.task_id),
+                hint: "map over a list, a dict or an XCom of another task",
+            });
+        }
     }
     missing
+}
+
+fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {
+    let assets = Unsupported {
+        what: "runs that assets trigger".to_owned(),
+        hint: "give the DAG a time schedule, or trigger it with TriggerDagRunOperator",
+    };
+    match Timetable::read(&dag.timetable) {
+        Ok(Timetable::Asset | Timetable::AssetOrTime(_)) => Some(assets),
+        Ok(
+            Timetable::Null
+            | Timetable::Once
+            | Timetable::Continuous
+            | Timetable::CronTrigger(_)
+            | Timetable::MultipleCronTrigger(_)
+            | Timetable::DeltaTrigger { .. }
+            | Timetable::CronDataInterval { .. }
+            | Timetable::DeltaDataInterval { .. }
+            | Timetable::Events(_),
+        ) => (dag.timetable.class == "airflow.timetables.simple.PartitionedAtRuntime")
+            .then(partitions),
+        Err(Unreadable::Class(class)) if class.contains("Partition") => Some(partitions()),
+        Err(Unreadable::Class(class)) => Some(Unsupported {
+            what: format!("the timetable {class}"),
+            hint: "use a timetable that Airflow ships; a custom one is Python code",
+        }),
+        Err(Unreadable::Data { class, problem }) => Some(Unsupported {
+            what: format!("this {class}: {problem}"),
+            hint: "check the arguments of the DAG's schedule",
+        }),
+        Err(Unreadable::Cron {
+            expression,
+            problem,
+        }) => Some(Unsupported {
+            what: format!("the cron expression {expression:?}: {problem}"),
+            hint: "a cron expression is `minute hour day-of-month month day-of-week`",
+        }),
+    }
+}
+
+fn partitions() -> Unsupported {
+    Unsupported {
+        what: "partitioned runs".to_owned(),
+        hint: "use a timetable without partitions",
+    }
+}
+
+fn is_unsized(input: &ExpandInput) -> bool {
+    input
+        .arguments()
+        .any(|argument| matches!(argument, MappedArgument::Unsized { .. }))
 }

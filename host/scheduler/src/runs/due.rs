@@ -1,11 +1,15 @@
 //! Runs that a timetable asks for.
 
 use chrono::{DateTime, Utc};
-use model::{DagRun, SerializedDag};
+use model::{DagRun, DagRunTriggeredBy, DagRunType, SerializedDag};
+use serde_json::Value;
 
+use super::manual::{check_run_type, check_params, isoformat};
+use super::{MappedLengths, task_instances};
 use crate::Error;
-use crate::plan::DueDecision;
+use crate::plan::{DueDecision, NewDagRun};
 use crate::snapshot::{DueDag, NextDagRun};
+use crate::timetables::{Interval, Problem, Restriction, Timetable, Unreadable};
 
 /// The run that the next one is computed from: the newest scheduled or backfill run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +36,115 @@ pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueD
         let next = next_after(dag, Some(&LastRun::from(existing)), now)?;
         return Ok(DueDecision::Advance { next });
     }
-    Ok(DueDecision::AtLimit)
+    if due.active_runs >= i64::from(due.max_active_runs) {
+        return Ok(DueDecision::AtLimit);
+    }
+    check_run_type(dag, DagRunType::Scheduled)?;
+    let (Some(logical_date), Some(run_after)) = (due.next.logical_date, due.next.create_after)
+    else {
+        return Err(Error::IncompleteNextRun {
+            dag_id: dag.dag_id.clone(),
+        });
+    };
+    let stored = due
+        .next
+        .data_interval_start
+        .zip(due.next.data_interval_end);
+    let (start, end) = match stored {
+        Some(interval) => interval,
+        None => inferred(dag, run_after)?,
+    };
+    let conf = Value::Object(serde_json::Map::new());
+    check_params(dag, &conf)?;
+    let run = NewDagRun {
+        dag_id: dag.dag_id.clone(),
+        run_id: format!("scheduled__{}", isoformat(run_after)),
+        run_type: DagRunType::Scheduled,
+        triggered_by: DagRunTriggeredBy::Timetable,
+        triggering_user_name: None,
+        logical_date: Some(logical_date),
+        data_interval_start: Some(start),
+        data_interval_end: Some(end),
+        run_after,
+        conf,
+        task_instances: task_instances(
+            dag,
+            Some(logical_date),
+            DagRunType::Scheduled,
+            &MappedLengths::new(),
+        ),
+    };
+    let last = LastRun {
+        logical_date: Some(logical_date),
+        data_interval: Some((start, end)),
+        run_after,
+    };
+    let next = next_after(dag, Some(&last), now)?;
+    Ok(DueDecision::Create { run, next })
 }
 
 /// The `dag.next_dagrun*` columns after a run was created, or for a DAG without one.
 /// `airflow: DagModel.calculate_dagrun_date_fields`
 pub fn next_after(
-    _dag: &SerializedDag,
-    _last: Option<&LastRun>,
-    _now: DateTime<Utc>,
+    dag: &SerializedDag,
+    last: Option<&LastRun>,
+    now: DateTime<Utc>,
 ) -> Result<NextDagRun, Error> {
-    Ok(NextDagRun::default())
+    let timetable = timetable(dag)?;
+    let last = match last {
+        None => None,
+        Some(last) => Some(match last.data_interval {
+            Some((start, end)) => Interval { start, end },
+            None => timetable
+                .infer_manual(last.run_after)
+                .map_err(|problem| no_date(dag, problem))?,
+        }),
+    };
+    let next = timetable
+        .next(last, &Restriction::of(dag), now)
+        .map_err(|problem| no_date(dag, problem))?;
+    Ok(next.map_or_else(NextDagRun::default, |info| NextDagRun {
+        logical_date: Some(info.interval.start),
+        data_interval_start: Some(info.interval.start),
+        data_interval_end: Some(info.interval.end),
+        create_after: Some(info.run_after),
+    }))
+}
+
+/// The data interval of a run that the timetable did not ask for.
+pub(super) fn inferred(
+    dag: &SerializedDag,
+    run_after: DateTime<Utc>,
+) -> Result<(DateTime<Utc>, DateTime<Utc>), Error> {
+    let Interval { start, end } = timetable(dag)?
+        .infer_manual(run_after)
+        .map_err(|problem| no_date(dag, problem))?;
+    Ok((start, end))
+}
+
+fn timetable(dag: &SerializedDag) -> Result<Timetable, Error> {
+    let dag_id = dag.dag_id.clone();
+    Timetable::read(&dag.timetable).map_err(|unreadable| match unreadable {
+        Unreadable::Class(class) => Error::UnknownTimetable { dag_id, class },
+        Unreadable::Data { class, problem } => Error::MalformedTimetable {
+            dag_id,
+            class,
+            problem,
+        },
+        Unreadable::Cron {
+            expression,
+            problem,
+        } => Error::Cron {
+            dag_id,
+            expression,
+            problem,
+        },
+    })
+}
+
+fn no_date(dag: &SerializedDag, problem: Problem) -> Error {
+    Error::NoNextRun {
+        dag_id: dag.dag_id.clone(),
+        problem: problem.0,
+    }
 }
