@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgPool};
 use uuid::Uuid;
 
 use crate::prepared;
@@ -39,8 +39,8 @@ impl Database {
         .await
         .unwrap();
         let _ = admin.close().await;
+        let url = with_database(&prepared("MODALFLOW_TEST_DATABASE_URL"), &name);
         let options = server.database(&name);
-        let url = options.to_url_lossy().to_string();
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .connect_with(options)
@@ -60,4 +60,14 @@ impl Database {
                 .await;
         }
     }
+}
+
+/// The same server, another database.
+fn with_database(url: &str, name: &str) -> String {
+    let (address, parameters) = url.split_once('?').unwrap_or((url, ""));
+    let server = address
+        .rsplit_once('/')
+        .map_or(address, |(server, _)| server);
+    let question = if parameters.is_empty() { "" } else { "?" };
+    format!("{server}/{name}{question}{parameters}")
 }

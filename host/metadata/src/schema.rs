@@ -1,7 +1,7 @@
 //! Our own schema `modalflow`, beside Airflow's: intents of the executor, the files of DAGs, wake-up times,
 //! and the triggers that turn anybody's write into a wish for a tick.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::Error;
 
@@ -11,22 +11,48 @@ pub const WAKE_CHANNEL: &str = "modalflow_wake";
 /// The head of Airflow 3.3.2's migrations.
 pub const AIRFLOW_REVISION: &str = "d2f4e1b3c5a7";
 
-/// Makes the schema `modalflow` or brings it up to date; may be run at any time and by several at once.
+/// Of `schema.sql`; goes up with each change of it.
+const VERSION: i32 = 1;
+
+/// Makes the schema `modalflow` or brings it up to date; may be run at any time and by several at once. Where it is up
+/// to date nothing is locked: its triggers stand on tables that tasks write to all the time.
 ///
 /// # Errors
 /// [`Error::SchemaRevision`] when Airflow's tables are of another version; otherwise the database's errors.
 pub async fn ensure(pool: &PgPool) -> Result<(), Error> {
     check_airflow_revision(pool).await?;
+    if version(&mut *pool.acquire().await?).await? >= VERSION {
+        return Ok(());
+    }
     let mut tx = pool.begin().await?;
     // Two hosts starting at once would race in CREATE IF NOT EXISTS.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtext('modalflow.schema'))")
         .execute(&mut *tx)
         .await?;
-    sqlx::raw_sql(include_str!("schema.sql"))
-        .execute(&mut *tx)
-        .await?;
+    if version(&mut tx).await? < VERSION {
+        sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM modalflow.version").execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO modalflow.version (version) VALUES ($1)")
+            .bind(VERSION)
+            .execute(&mut *tx)
+            .await?;
+    }
     tx.commit().await?;
     Ok(())
+}
+
+/// 0 where there is no schema yet.
+async fn version(db: &mut PgConnection) -> Result<i32, Error> {
+    let table: Option<String> = sqlx::query_scalar("SELECT to_regclass('modalflow.version')::text")
+        .fetch_one(&mut *db)
+        .await?;
+    if table.is_none() {
+        return Ok(0);
+    }
+    let version: Option<i32> = sqlx::query_scalar("SELECT max(version) FROM modalflow.version")
+        .fetch_one(db)
+        .await?;
+    Ok(version.unwrap_or(0))
 }
 
 /// # Errors

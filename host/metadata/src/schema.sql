@@ -1,5 +1,8 @@
 CREATE SCHEMA IF NOT EXISTS modalflow;
 
+-- Which version of this file the schema is of.
+CREATE TABLE IF NOT EXISTS modalflow.version (version integer NOT NULL);
+
 -- What the executor means to start, committed before the call goes out: a crash in between is repaired by the
 -- next tick, which sends the same dispatch_id again. A row lives until the fate of its call is known.
 CREATE TABLE IF NOT EXISTS modalflow.dispatch (

@@ -12,9 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(
     name = "modalflow-host",
+    bin_name = "modalflow-host",
     version,
-    max_term_width = 100,
-    propagate_version = true
+    max_term_width = 100
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]

@@ -29,7 +29,7 @@ pub struct Watch {
     seen: Arc<Mutex<Vec<Observation>>>,
     wake: Arc<dyn Fn() + Send + Sync>,
     following: HashSet<Uuid>,
-    polls: JoinSet<Uuid>,
+    polls: JoinSet<()>,
 }
 
 impl Watch {
@@ -47,11 +47,7 @@ impl Watch {
 
     /// Follows the calls that it does not follow yet.
     pub fn follow(&mut self, calls: impl IntoIterator<Item = OpenCall>) {
-        while let Some(ended) = self.polls.try_join_next() {
-            if let Ok(dispatch_id) = ended {
-                self.following.remove(&dispatch_id);
-            }
-        }
+        while self.polls.try_join_next().is_some() {}
         for call in calls {
             if !self.following.insert(call.dispatch_id) {
                 continue;
@@ -72,29 +68,38 @@ impl Watch {
                     .expect("no panic while it is held")
                     .push(observation);
                 wake();
-                call.dispatch_id
             });
         }
     }
 
-    /// How many calls are followed.
+    /// How many calls are followed, or seen to have ended and not taken yet.
     #[must_use]
     pub fn open(&self) -> usize {
         self.following.len()
     }
 
+    /// What has been seen since the last time. A call stays followed until it is taken, so that one that ended
+    /// while a tick was reading is not followed anew.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<Observation> {
+        let taken = std::mem::take(&mut *self.seen.lock().expect("no panic while it is held"));
+        for observation in &taken {
+            self.following.remove(&observation.dispatch_id);
+        }
+        taken
+    }
+
     /// Gives observations back that could not be handled.
-    pub fn put_back(&self, observations: Vec<Observation>) {
+    pub fn put_back(&mut self, observations: Vec<Observation>) {
+        self.following.extend(
+            observations
+                .iter()
+                .map(|observation| observation.dispatch_id),
+        );
         self.seen
             .lock()
             .expect("no panic while it is held")
             .extend(observations);
-    }
-
-    /// What has been seen since the last time.
-    #[must_use]
-    pub fn take(&self) -> Vec<Observation> {
-        std::mem::take(&mut *self.seen.lock().expect("no panic while it is held"))
     }
 }
 
