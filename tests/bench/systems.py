@@ -107,7 +107,8 @@ class Modalflow(System):
 
     def take(self, folder: Path, count: int) -> Cost:
         """Validates and uploads all files of a folder."""
-        cost = self.run("dags", "update" if self.database.stored_dags() else "create", "--file", str(folder))[1]
+        verb = "update" if self.database.stored_dags() else "create"
+        cost = self.run("dags", verb, "--file", *sorted(map(str, folder.glob("*.py"))))[1]
         assert self.database.stored_dags() == count
         return cost
 

@@ -111,6 +111,8 @@ class Look:
         )
         if ended != "Success":
             raise PageError(f"the run triggered on the page ended as {ended}")
+        badges = "[...document.querySelectorAll('[data-testid=state-badge]')].map(e => e.innerText.trim())"
+        self.browser.wait_for(f"{badges}.filter(s => s === 'Success').length === 5", "success of the run and its four tasks")
         self.picture("ui-run")
 
     def see_graph(self) -> None:
