@@ -1,6 +1,5 @@
 //! What wasmtime generates from `wit/`. Nothing of it leaves this crate.
 
-
 wasmtime::component::bindgen!({
     path: "../../wit",
     world: "everything",

@@ -136,7 +136,14 @@ impl PluginHost {
 
         let settings = match settings {
             serde_json::Value::Null => serde_json::json!({}),
-            settings => settings,
+            settings if settings.is_object() => settings,
+            other => {
+                return Err(wrong_setting(
+                    &manifest,
+                    "",
+                    format!("they are {other}, not an object"),
+                ));
+            }
         };
         check_grants(&manifest, &grants)?;
         let stores = open_stores(&manifest, &grants)?;
@@ -376,18 +383,23 @@ fn manifest(
     })
 }
 
+fn wrong_setting(manifest: &Manifest, pointer: &str, message: String) -> Error {
+    Error::Settings {
+        plugin: manifest.name.clone(),
+        problems: vec![Problem {
+            pointer: pointer.to_owned(),
+            message: cut(message, 1024),
+        }],
+    }
+}
+
 fn check_grants(manifest: &Manifest, grants: &Grants) -> Result<(), Error> {
     if grants.memory_bytes > MOST_MEMORY {
-        return Err(Error::Settings {
-            plugin: manifest.name.clone(),
-            problems: vec![Problem {
-                pointer: "grant.memory".to_owned(),
-                message: format!(
-                    "{} bytes are more than the {MOST_MEMORY} that can be granted",
-                    grants.memory_bytes
-                ),
-            }],
-        });
+        let text = format!(
+            "{} bytes are more than the {MOST_MEMORY} that can be granted",
+            grants.memory_bytes
+        );
+        return Err(wrong_setting(manifest, "grant.memory", text));
     }
     for store in grants.stores.keys() {
         if !manifest.wishes.iter().any(|wish| wish.store == *store) {

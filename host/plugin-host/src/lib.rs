@@ -7,13 +7,17 @@ mod bindings;
 mod builtin;
 mod cache;
 mod call;
+pub mod conformance;
 mod dag;
 mod directory;
 mod engine;
 mod error;
 mod grants;
 mod host;
-#[expect(unreachable_pub, reason = "generated code re-exports the types behind resources")]
+#[expect(
+    unreachable_pub,
+    reason = "generated code re-exports the types behind resources"
+)]
 mod imports;
 mod log;
 mod payload;

@@ -314,8 +314,8 @@ mod tests {
         let error = Payload::spool(dir.path(), tokio::io::repeat(1), 1 << 20)
             .await
             .unwrap_err();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"the value is larger than 1048576 bytes");
         let error = Payload::from(vec![0; 11]).into_bytes(10).await.unwrap_err();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"the value is larger than 10 bytes");
     }
 }

@@ -107,7 +107,20 @@ mod tests {
         .iter()
         .map(|id| format!("{id:?} -> {}", path_part(id)))
         .collect();
-        insta::assert_snapshot!(shown.join("\n"), @"");
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        "etl" -> etl
+        "manual__2025-01-01T00:00:00+00:00" -> manual__2025-01-01T00:00:00+00:00
+        ".." -> %2E%2E
+        "." -> %2E
+        "" -> %-
+        "..." -> ...
+        "../../etc/passwd" -> ..%2F..%2Fetc%2Fpasswd
+        "a/b" -> a%2Fb
+        "a b\n" -> a%20b%0A
+        "größe" -> gr%C3%B6%C3%9Fe
+        "100%" -> 100%25
+        "%2E" -> %252E
+        "#);
     }
 
     #[test]

@@ -12,6 +12,15 @@
 //! export!(Mine);
 //! ```
 
+#[cfg(any(
+    all(feature = "xcom-backend", feature = "log-handler"),
+    all(feature = "xcom-backend", feature = "dag-validator"),
+    all(feature = "log-handler", feature = "dag-validator"),
+))]
+compile_error!(
+    "a plugin is one of xcom-backend, log-handler, dag-validator; build the plugins of a workspace one by one (-p NAME)"
+);
+
 mod bindings {
     #![allow(unsafe_code)]
     wit_bindgen::generate!({ path: "../../wit", world: "imports" });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 over everything that goes into `plugin`: its own files, the SDK's, the WIT, the workspace's manifest and lock.
-pub fn hash(root: &Path, plugin: &str) -> io::Result<String> {
+pub(crate) fn hash(root: &Path, plugin: &str) -> io::Result<String> {
     let plugins = root.join("plugins");
     let mut files = Vec::new();
     for folder in [plugins.join(plugin), plugins.join("sdk"), root.join("wit")] {

@@ -87,9 +87,8 @@ fn build(root: &Path, plugin: &str, toolchain: &Toolchain) -> Result<Vec<u8>, St
                 .map(|(name, value)| (*name, value)),
         )
         .env("RUSTFLAGS", flags(root))
-        // The cargo that runs us is another one than the one we run.
+        // The cargo that runs us may be another one than the one we run.
         .env_remove("CARGO")
-        .env_remove("RUSTUP_TOOLCHAIN")
         .current_dir(&plugins)
         .status()
         .map_err(|error| format!("{}: {error}", toolchain.cargo.display()))?;

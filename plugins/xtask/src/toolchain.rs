@@ -7,17 +7,17 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub const TARGET: &str = "wasm32-unknown-unknown";
+pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
-pub struct Toolchain {
-    pub cargo: OsString,
-    pub arguments: Vec<String>,
-    pub variables: Vec<(&'static str, OsString)>,
+pub(crate) struct Toolchain {
+    pub(crate) cargo: OsString,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) variables: Vec<(&'static str, OsString)>,
     /// For `prebuilt.lock`.
-    pub description: String,
+    pub(crate) description: String,
 }
 
-pub fn find() -> Result<Toolchain, String> {
+pub(crate) fn find() -> Result<Toolchain, String> {
     if let Some(toolchain) = with_target() {
         return Ok(toolchain);
     }
