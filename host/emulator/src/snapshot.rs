@@ -123,3 +123,137 @@ fn container_events(task_id: &str, container: &Container, events: &mut Vec<Event
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use modal_api::wire::GenericResult;
+
+    use crate::{
+        record::{
+            CallCreated, CancelRequested, ContainerStarted, ContainerStarting, Event, InputEnded,
+            InputRequeued, InputStarted, InputsAdded, NewInput,
+        },
+        state::{MAX_FINISHED_CALLS, State},
+    };
+
+    fn call(id: &str, inputs: &[&str]) -> Event {
+        let inputs = new(inputs);
+        let key = format!("key of {id}");
+        Event::CallCreated(CallCreated {
+            function_call_id: id.into(),
+            function_id: "fu".into(),
+            idempotency_key: key,
+            inputs,
+            ..Default::default()
+        })
+    }
+
+    fn new(ids: &[&str]) -> Vec<NewInput> {
+        ids.iter()
+            .map(|id| NewInput {
+                input_id: (*id).into(),
+                input: Some(Default::default()),
+                ..Default::default()
+            })
+            .collect()
+    }
+
+    fn started(id: &str) -> Event {
+        Event::InputStarted(InputStarted {
+            input_id: id.into(),
+            task_id: "ta".into(),
+            started_at: 1.0,
+            deadline: 2.0,
+        })
+    }
+
+    fn ended(id: &str, moment: f64) -> Event {
+        let result = Some(GenericResult {
+            exception: format!("end of {id}"),
+            ..Default::default()
+        });
+        Event::InputEnded(InputEnded {
+            input_id: id.into(),
+            result,
+            ended_at: moment,
+            ..Default::default()
+        })
+    }
+
+    fn fold(events: Vec<Event>) -> State {
+        let mut state = State::default();
+        events.into_iter().for_each(|event| state.apply(event));
+        state
+    }
+
+    /// Batches are kept in a map: their order is not part of the state.
+    fn sorted(events: &[Event]) -> Vec<String> {
+        let mut lines: Vec<_> = events.iter().map(|event| format!("{event:?}")).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn a_state_is_made_again_by_its_events() {
+        let added = InputsAdded {
+            function_call_id: "fc-2".into(),
+            idempotency_key: "second".into(),
+            inputs: new(&["c"]),
+            created_at: 5.0,
+        };
+        let state = fold(vec![
+            Event::ContainerStarting(ContainerStarting {
+                task_id: "ta".into(),
+                function_id: "fu".into(),
+                max_concurrent_inputs: 3,
+                ..Default::default()
+            }),
+            Event::ContainerStarted(ContainerStarted {
+                task_id: "ta".into(),
+                pid: 7,
+                start_time: 8,
+            }),
+            call("fc-1", &["a"]),
+            call("fc-2", &["b"]),
+            Event::InputsAdded(added),
+            call("fc-3", &["d", "e"]),
+            started("a"),
+            started("b"),
+            started("d"),
+            Event::CancelRequested(CancelRequested {
+                input_id: "b".into(),
+            }),
+            Event::InputRequeued(InputRequeued {
+                input_id: "d".into(),
+            }),
+            ended("a", 3.0),
+        ]);
+        let again = fold(state.events());
+        assert_eq!(sorted(&again.events()), sorted(&state.events()));
+        assert_eq!(again.keys.len(), 4);
+        assert_eq!(Vec::from(again.queues["fu"].clone()), ["c", "d", "e"]);
+        assert_eq!(
+            again.containers["ta"].running.iter().collect::<Vec<_>>(),
+            ["b"]
+        );
+    }
+
+    #[test]
+    fn old_calls_are_forgotten_by_number_and_by_age() {
+        let mut state = State::default();
+        for number in 0..MAX_FINISHED_CALLS + 2 {
+            let (fc, input) = (format!("fc-{number}"), format!("in-{number}"));
+            state.apply(call(&fc, &[&input]));
+            state.apply(ended(&input, number as f64));
+        }
+        assert_eq!(
+            (state.calls.len(), state.inputs.len(), state.keys.len()),
+            (MAX_FINISHED_CALLS, MAX_FINISHED_CALLS, MAX_FINISHED_CALLS)
+        );
+        assert!(!state.calls.contains_key("fc-1") && state.calls.contains_key("fc-2"));
+        state.apply(call("fc-open", &["open"]));
+        state.forget_ended_before(MAX_FINISHED_CALLS as f64);
+        assert_eq!(state.calls.len(), 3);
+        assert!(state.queues["fu"].contains(&"open".to_owned()));
+    }
+}

@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use ciborium::{Value, cbor};
 use emulator::{Config, Emulator, Error, Listen};
-use modal_api::{CallStatus, GenericStatus};
+use modal_api::{
+    CallStatus, GenericStatus,
+    wire::{self, FunctionCallInvocationType},
+};
+use tonic::Code;
 use uuid::Uuid;
 
 use crate::support::{World, config, processes_in, result, spawn, summary, until, with_room};
@@ -142,6 +146,34 @@ async fn a_large_payload_is_refused_on_both_sides() {
     the arguments take 9006 bytes, 8192 are allowed in an asynchronous call
     hint: store the value and pass a reference
     "#);
+    for (kind, size, code) in [
+        (FunctionCallInvocationType::Async, 8192, Code::Ok),
+        (
+            FunctionCallInvocationType::Async,
+            8193,
+            Code::InvalidArgument,
+        ),
+        (FunctionCallInvocationType::Sync, 2 << 20, Code::Ok),
+        (
+            FunctionCallInvocationType::Sync,
+            (2 << 20) + 1,
+            Code::InvalidArgument,
+        ),
+    ] {
+        let request = wire::FunctionMapRequest {
+            function_id: world.function_id.clone(),
+            function_call_type: wire::FunctionCallType::Unary.into(),
+            function_call_invocation_type: kind.into(),
+            pipelined_inputs: vec![item(0, vec![0x80; size])],
+            ..Default::default()
+        };
+        let answer = world.stub().await.function_map(request).await;
+        assert_eq!(
+            answer.map_or_else(|status| status.code(), |_| Code::Ok),
+            code,
+            "{kind:?} {size}"
+        );
+    }
     world.end().await;
 }
 
@@ -390,4 +422,102 @@ async fn a_bad_configuration_is_refused_with_a_hint() {
     socket path FOLDER/LONG/SOCKET has 129 bytes, 107 are allowed
     hint: set a shorter socket directory
     "#);
+}
+
+fn item(idx: i32, args: Vec<u8>) -> wire::FunctionPutInputsItem {
+    let args_oneof = Some(wire::function_input::ArgsOneof::Args(args.into()));
+    let input = wire::FunctionInput {
+        args_oneof,
+        data_format: wire::DataFormat::Cbor.into(),
+        ..Default::default()
+    };
+    wire::FunctionPutInputsItem {
+        idx,
+        input: Some(input),
+    }
+}
+
+#[tokio::test]
+async fn a_map_call_takes_inputs_later_and_its_outputs_come_page_by_page() {
+    let world = World::new(|_| ()).await;
+    let mut stub = world.stub().await;
+    let request = wire::FunctionMapRequest {
+        function_id: world.function_id.clone(),
+        function_call_type: wire::FunctionCallType::Map.into(),
+        function_call_invocation_type: FunctionCallInvocationType::Async.into(),
+        ..Default::default()
+    };
+    let call = stub.function_map(request).await.unwrap().into_inner();
+    let mut ask = wire::FunctionGetOutputsRequest {
+        function_call_id: call.function_call_id.clone(),
+        max_values: 2,
+        ..Default::default()
+    };
+    let empty = stub
+        .function_get_outputs(ask.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (empty.outputs.len(), empty.num_unfinished_inputs),
+        (0, 1),
+        "it is not over before it has begun"
+    );
+
+    let payload = |number: i32| {
+        modal_api::encode_arguments(cbor!(["echo", number]).unwrap(), cbor!({}).unwrap()).unwrap()
+    };
+    let request = wire::FunctionPutInputsRequest {
+        function_id: world.function_id.clone(),
+        function_call_id: call.function_call_id.clone(),
+        inputs: (0..5).map(|number| item(number, payload(number))).collect(),
+    };
+    stub.function_put_inputs(request).await.unwrap();
+    ask.timeout = 20.0;
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        let page = stub
+            .function_get_outputs(ask.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        assert!((1..=2).contains(&page.outputs.len()));
+        ask.last_entry_id = page.last_entry_id;
+        seen.extend(page.idxs);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2, 3, 4]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_fetch_tells_of_all_calls_at_once() {
+    let world = World::new(|_| ()).await;
+    world.run("echo", 1).await;
+    world.run("raise", 1).await;
+    let running = world.spawn("sleep", 60_000).await;
+    world.run("pid", 1).await;
+    let tail = wire::function_call_fetch_request::QueryOneof::Tail(
+        wire::function_call_fetch_request::Tail { count: 3 },
+    );
+    let request = wire::FunctionCallFetchRequest {
+        function_id: world.function_id.clone(),
+        query_oneof: Some(tail),
+        all_variants: true,
+    };
+    let found = world
+        .stub()
+        .await
+        .function_call_fetch(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .function_call_inputs;
+    let statuses: Vec<_> = found
+        .iter()
+        .map(|info| format!("{:?}", info.status()))
+        .collect();
+    assert_eq!(statuses, ["Failure", "Running", "Success"]);
+    assert_eq!(found[1].function_call_id, running.function_call_id);
+    world.end().await;
 }

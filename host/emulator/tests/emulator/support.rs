@@ -7,8 +7,12 @@ use std::{
 
 use ciborium::Value;
 use emulator::{Config, Emulator, FunctionSpec, Listen, Stop};
-use modal_api::{CallResult, CallStatus, Client, Credentials, FunctionCall};
+use modal_api::{
+    CallResult, CallStatus, Client, Credentials, FunctionCall,
+    wire::modal_client_client::ModalClientClient,
+};
 use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -89,6 +93,12 @@ impl World {
     pub(crate) async fn run(&self, what: &str, value: impl Into<Value>) -> CallResult {
         let call = self.spawn(what, value).await;
         result(&self.client, &call).await
+    }
+
+    /// The bare protocol.
+    pub(crate) async fn stub(&self) -> ModalClientClient<Channel> {
+        let url = format!("unix://{}", self.folder.path().join("e.sock").display());
+        ModalClientClient::new(Endpoint::from_shared(url).unwrap().connect().await.unwrap())
     }
 
     pub(crate) async fn end(mut self) {
