@@ -22,7 +22,7 @@ from pathlib import Path
 import accounting
 import report
 from database import Database, figures
-from systems import SYSTEMS, Modalflow, System
+from systems import ORPHANS, SYSTEMS, Modalflow, System
 from workloads import WORKLOADS, Workload, write_usual, write_workloads
 
 
@@ -49,9 +49,10 @@ class Bench:
         return SYSTEMS[name](self.folder / f"{self.names}-{name}-{label}", database, label)
 
     def cpu(self, system: System) -> dict[str, float]:
-        """CPU seconds so far, of each role and of Postgres."""
+        """CPU seconds so far, of each role, of Postgres, and of processes whose parents are gone."""
         found = {role: accounting.cpu(process) for role, process in system.roots().items()}
-        return found | {"postgres": accounting.cpu(self.postgres)}
+        orphans = ORPHANS.cpu(system.children())
+        return found | {"postgres": accounting.cpu(self.postgres), "orphans": orphans}
 
     # ------------------------------------------------------------------------------------------ the experiments
 

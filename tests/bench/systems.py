@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -21,11 +20,12 @@ import accounting
 from database import Database
 
 PARALLELISM = 16
+ORPHANS = accounting.Orphans()
 
 
 @dataclass
 class Cost:
-    """What a command cost: seconds on the clock, CPU seconds of it and its children."""
+    """What a command cost: seconds on the clock, CPU seconds of it, its children and what it left behind."""
 
     wall: float
     cpu: float
@@ -65,6 +65,10 @@ class System:
                 process.wait()
         self.processes.clear()
 
+    def children(self) -> set[int]:
+        """The processes that were started here and are waited for here."""
+        return {process.pid for process in self.processes.values()}
+
     def roots(self) -> dict[str, int]:
         """The root process of each role."""
         dead = [role for role, process in self.processes.items() if process.poll() is not None]
@@ -96,14 +100,17 @@ class Modalflow(System):
 
     def run(self, *command: str, check: bool = True) -> tuple[int, Cost]:
         """One command of the host, to its end."""
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        orphans, start = ORPHANS.cpu(self.children()), time.monotonic()
         with (self.folder / "commands.log").open("ab") as log:
-            done = subprocess.run([self.host, *command], env=self.environment, stdout=log, stderr=log)
-        wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if check and done.returncode != 0:
+            process = subprocess.Popen([self.host, *command], env=self.environment, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if check and process.returncode != 0:
             raise RuntimeError(f"modalflow-host {' '.join(command)[:80]} failed; see {self.folder}/commands.log")
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return done.returncode, Cost(wall, cpu)
+        time.sleep(0.05)  # whom it killed is dead by now
+        orphans = ORPHANS.cpu(self.children()) - orphans
+        return process.returncode, Cost(wall, usage.ru_utime + usage.ru_stime + orphans)
 
     def take(self, folder: Path, count: int) -> Cost:
         """Validates and uploads all files of a folder."""
