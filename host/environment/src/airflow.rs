@@ -115,6 +115,9 @@ pub fn airflow_settings(environment: &Environment, purpose: Purpose) -> BTreeMap
                 "simple_auth_manager_passwords_file",
                 path(&passwords_file(environment)),
             );
+            // Logs of running tasks are read from the volume. Airflow asks the worker's host for more at this port,
+            // where another Airflow of the user's may listen with another key; on port 1 nobody does.
+            settings.set("logging", "worker_log_server_port", "1");
             // Between two ticks the scheduler's row says nothing new, and is healthy all the same.
             let threshold = 30.max(config.interval.as_secs().saturating_mul(3));
             settings.set(

@@ -257,10 +257,18 @@ impl Environment {
 #[cfg(test)]
 impl Environment {
     /// An environment with its Postgres but without Airflow, which takes a tenth of the time.
-    pub(crate) async fn without_airflow(home: &Home, name: &str) -> Result<Environment> {
+    /// With `programs`, those of its Postgres.
+    pub(crate) async fn without_airflow(
+        home: &Home,
+        name: &str,
+        programs: Option<PathBuf>,
+    ) -> Result<Environment> {
         let progress = crate::progress::Silent;
         let mut made = lay_out(home, Name::new(name)?, Config::default(), b"")?;
-        made.state.postgres = Some(postgres::choose_place(&made, &progress).await?);
+        made.state.postgres = Some(match programs {
+            Some(programs) => postgres::choose_place_with(&made, programs).await?,
+            None => postgres::choose_place(&made, &progress).await?,
+        });
         made.write_state()?;
         postgres::initialise(&made, &progress).await?;
         postgres::ensure_running(&made, &progress).await?;

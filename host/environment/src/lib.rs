@@ -2,8 +2,13 @@
 //!
 //! Rooms: `home` says where things lie, `config` reads `config.yaml`, `environment` creates, opens and destroys,
 //! `postgres` keeps an embedded server (or checks the user's own), `python` makes the interpreter that holds
-//! Airflow, `airflow` gives the settings each Airflow process gets, `ui` runs the real `airflow api-server`.
+//! Airflow, `airflow` gives the settings each Airflow process gets, `ui` runs the real `airflow api-server`, `triggerer` the real `airflow triggerer`.
 //! It decides nothing about DAGs, runs or tasks, and reads no Airflow table but `alembic_version`.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
+)]
 
 pub mod airflow;
 pub mod config;
@@ -18,6 +23,8 @@ pub mod progress;
 pub mod python;
 pub mod secrets;
 pub mod state;
+mod tied;
+pub mod triggerer;
 pub mod ui;
 
 pub use airflow::{Purpose, airflow_settings};

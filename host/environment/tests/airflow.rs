@@ -1,6 +1,12 @@
 //! Whole environments with the real Airflow. The Python environment is made once, in MODALFLOW_TEST_HOME or below
 //! `target`; the environments themselves come and go.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends at the first surprise, and says how long set-ups take"
+)]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

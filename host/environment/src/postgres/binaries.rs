@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::home::Home;
 use crate::progress::Progress;
+use crate::state::RunAs;
 use crate::{Error, Result, python};
+
+use super::cluster;
 
 /// The oldest Postgres that Airflow 3.3 works with.
 const OLDEST: u32 = 13;
@@ -12,30 +15,27 @@ const OLDEST: u32 = 13;
 /// The hash-locked wheel whose `pginstall18/bin` we use; none of its Python is run.
 const WHEEL: &str = include_str!("../../../python/requirements/postgres.txt");
 
-/// A directory with `initdb`, `pg_ctl` and `postgres`.
-pub(super) async fn find(home: &Home, progress: &dyn Progress) -> Result<PathBuf> {
-    if let Some(found) = installed() {
-        return Ok(found);
-    }
-    from_wheel(home, progress).await
-}
-
-/// The newest of Debian's versions, unless PATH names one.
-fn installed() -> Option<PathBuf> {
+/// A directory with `initdb`, `pg_ctl` and `postgres` that `user` can run: the first on PATH, else the newest of
+/// Debian's.
+pub(super) async fn installed(user: Option<&RunAs>) -> Result<Option<PathBuf>> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).find(|directory| is_complete(directory));
-    on_path.or_else(|| {
-        std::fs::read_dir("/usr/lib/postgresql")
-            .ok()?
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                let version: u32 = entry.file_name().to_str()?.parse().ok()?;
-                let directory = entry.path().join("bin");
-                (version >= OLDEST && is_complete(&directory)).then_some((version, directory))
-            })
-            .max()
-            .map(|(_, directory)| directory)
-    })
+    let mut debians: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    debians.sort();
+    let debians = debians.into_iter().rev().map(|(_, directory)| directory);
+    for directory in std::env::split_paths(&path).chain(debians) {
+        if is_complete(&directory) && cluster::can_enter(&directory, user).await? {
+            return Ok(Some(directory));
+        }
+    }
+    Ok(None)
 }
 
 /// All three programs are there and new enough. `postgres` is asked only when all are there.

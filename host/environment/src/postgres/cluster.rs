@@ -19,6 +19,9 @@ use super::{ROLE, binaries};
 /// `.s.PGSQL.5432` and the lock beside it, `.s.PGSQL.5432.lock`.
 const SOCKET_FILE: &str = ".s.PGSQL.5432.lock";
 
+/// Programs that had to be copied lie here, beside the data.
+const COPIES: &str = "programs";
+
 /// Settings for one machine, few clients and long idle times. Durability is left as Postgres ships it.
 const SETTINGS: &str = "\
 listen_addresses = ''
@@ -46,11 +49,26 @@ pub(crate) async fn choose_place(
     progress: &dyn Progress,
 ) -> Result<Cluster> {
     let user = other_user()?;
-    let programs = binaries::find(environment.home(), progress).await?;
+    let programs = match binaries::installed(user.as_ref()).await? {
+        Some(programs) => programs,
+        None => binaries::from_wheel(environment.home(), progress).await?,
+    };
+    place_for(environment, programs, user, progress).await
+}
+
+/// The same with these programs.
+pub(super) async fn place_for(
+    environment: &Environment,
+    programs: PathBuf,
+    user: Option<RunAs>,
+    progress: &dyn Progress,
+) -> Result<Cluster> {
     let inside = environment.root().join("postgres");
     private_directory(&inside, 0o711)?;
     let reachable = can_enter(&inside, user.as_ref()).await?;
-    let outside = (!reachable).then(|| outside(&environment.state().id));
+    // Data of a root whose home nobody else may enter.
+    let outside =
+        (!reachable).then(|| Path::new("/var/lib/modalflow").join(&environment.state().id));
     let place = outside.clone().unwrap_or(inside);
     if outside.is_some() {
         progress.note(&format!(
@@ -60,8 +78,14 @@ pub(crate) async fn choose_place(
             place.display()
         ));
     }
+    let copied = match programs.strip_prefix(environment.home().postgres_binaries()) {
+        Ok(below) if !can_enter(&programs, user.as_ref()).await? => {
+            Some(place.join(COPIES).join(below))
+        }
+        _ => None,
+    };
     Ok(Cluster {
-        binaries: reachable_programs(environment.home(), programs, user.as_ref()).await?,
+        binaries: copied.unwrap_or(programs),
         data: place.join("data"),
         sockets: socket_directory(&place)?,
         user,
@@ -70,7 +94,7 @@ pub(crate) async fn choose_place(
 }
 
 /// Postgres refuses to run as root: then the user postgres, else nobody.
-fn other_user() -> Result<Option<RunAs>> {
+pub(super) fn other_user() -> Result<Option<RunAs>> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);
     }
@@ -86,11 +110,6 @@ fn other_user() -> Result<Option<RunAs>> {
         .ok_or(Error::NoPostgresUser)
 }
 
-/// Data of a root whose home nobody else may enter.
-fn outside(id: &str) -> PathBuf {
-    Path::new("/var/lib/modalflow").join(id)
-}
-
 fn socket_directory(place: &Path) -> Result<PathBuf> {
     let directory = place.join("socket");
     if directory.join(SOCKET_FILE).as_os_str().as_bytes().len() <= 107 {
@@ -101,7 +120,7 @@ fn socket_directory(place: &Path) -> Result<PathBuf> {
 }
 
 /// Whether that user can get to a directory. Asked of the kernel, as that user: modes alone don't tell all.
-async fn can_enter(directory: &Path, user: Option<&RunAs>) -> Result<bool> {
+pub(super) async fn can_enter(directory: &Path, user: Option<&RunAs>) -> Result<bool> {
     let Some(user) = user else { return Ok(true) };
     let mut command = Command::new("/bin/sh");
     command
@@ -112,51 +131,29 @@ async fn can_enter(directory: &Path, user: Option<&RunAs>) -> Result<bool> {
     Ok(run(command).await?.status.success())
 }
 
-/// The programs themselves, or a copy of their installation where that user can run them.
-async fn reachable_programs(
-    home: &Home,
-    programs: PathBuf,
-    user: Option<&RunAs>,
-) -> Result<PathBuf> {
-    if can_enter(&programs, user).await? {
-        return Ok(programs);
-    }
-    let Ok(below) = programs.strip_prefix(home.postgres_binaries()) else {
-        return Err(Error::NoPostgres {
-            problem: format!(
-                "{} cannot be entered by the user that Postgres runs as",
-                programs.display()
-            ),
-        });
+/// Copies the wheel's programs to where the other user can run them, if they were placed there.
+async fn copy_programs(home: &Home, cluster: &Cluster) -> Result<()> {
+    let copies = place(cluster).join(COPIES);
+    let Ok(below) = cluster.binaries.strip_prefix(&copies) else {
+        return Ok(());
     };
-    let copies = Path::new("/var/lib/modalflow/postgres-binaries");
-    let installation = below.iter().next().map(Path::new).unwrap_or(below);
-    let copy = copies.join(installation);
-    if !copy.exists() {
-        std::fs::create_dir_all(copies).map_err(Error::io("make directory", copies))?;
-        let beside = copies.join(format!(".{}", std::process::id()));
-        let mut command = Command::new("cp");
-        command
-            .arg("-a")
-            .arg(home.postgres_binaries().join(installation))
-            .arg(&beside);
-        let output = run(command).await?;
-        if !output.status.success() {
-            return Err(Error::NoPostgres {
-                problem: last_lines(&output, 3),
-            });
-        }
-        std::fs::set_permissions(&beside, Permissions::from_mode(0o755))
-            .map_err(Error::io("set the permissions of", &beside))?;
-        match std::fs::rename(&beside, &copy) {
-            // Another create was faster with the same files.
-            Err(_) if copy.exists() => {
-                let _ = std::fs::remove_dir_all(&beside);
-            }
-            other => other.map_err(Error::io("make directory", &copy))?,
-        }
+    // The first part is one installation, libraries included.
+    let Some(installation) = below.iter().next() else {
+        return Ok(());
+    };
+    private_directory(&copies, 0o711)?;
+    let mut command = Command::new("cp");
+    command
+        .args(["-r", "--"])
+        .arg(home.postgres_binaries().join(installation))
+        .arg(&copies);
+    let output = run(command).await?;
+    if !output.status.success() {
+        return Err(failed("copy", cluster, last_lines(&output, 3)));
     }
-    Ok(copies.join(below))
+    let copy = copies.join(installation);
+    std::fs::set_permissions(&copy, Permissions::from_mode(0o755))
+        .map_err(Error::io("set the permissions of", &copy))
 }
 
 /// `initdb`: one role with a password, no trust for anybody.
@@ -171,6 +168,7 @@ pub(crate) async fn initialise(environment: &Environment, progress: &dyn Progres
         }
         private_directory(outside, 0o711)?;
     }
+    copy_programs(environment.home(), cluster).await?;
     owned_directory(&cluster.data, cluster.user.as_ref())?;
     let place = place(cluster);
     let password_file = place.join("password");

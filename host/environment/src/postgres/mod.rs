@@ -100,19 +100,34 @@ pub async fn stop_if_unused(environment: &Environment) -> Result<bool> {
         return Ok(false);
     };
     let maintenance = address(cluster, environment.secrets(), "postgres");
-    let clients = match connect(&maintenance).await {
-        Ok(mut connection) => {
-            let clients = other_clients(&mut connection).await;
-            close(connection).await;
-            clients.map_err(|e| unreachable(&maintenance, &e))?
+    let mut clients = 0;
+    if let Ok(mut connection) = connect(&maintenance).await {
+        // The server needs a moment to see that a client of ours has just gone.
+        for _ in 0..20 {
+            clients = other_clients(&mut connection)
+                .await
+                .map_err(|e| unreachable(&maintenance, &e))?;
+            if clients == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Err(_) => 0,
-    };
+        close(connection).await;
+    }
     if clients > 0 {
         return Ok(false);
     }
     stop(environment).await?;
     Ok(true)
+}
+
+#[cfg(test)]
+pub(crate) async fn choose_place_with(
+    environment: &Environment,
+    programs: std::path::PathBuf,
+) -> Result<Cluster> {
+    let user = cluster::other_user()?;
+    cluster::place_for(environment, programs, user, &crate::progress::Silent).await
 }
 
 /// The keeper of this environment's Postgres, if it runs.

