@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import traceback
+import warnings
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -243,7 +244,9 @@ def main() -> int:
     gc.disable()
     try:
         sdk = task_protocol.check()["sdk"] if private else task_protocol.sdk_version()
-        missing = warm(private)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            missing = warm(private)
     except Exception as error:
         traceback.print_exc()
         server.send({"event": "unusable", "error": f"{type(error).__name__}: {error}"})

@@ -165,6 +165,17 @@ impl Call {
     }
 }
 
+#[cfg(test)]
+impl std::fmt::Display for Call {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {}", self.method, self.target)?;
+        match &self.body {
+            Some(body) => write!(formatter, " {}", String::from_utf8_lossy(body)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One variable part of a path.
 pub(crate) fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -75,7 +75,7 @@ pub struct PluginChoice {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// How many tasks run at once in this worker.
+    /// How many tasks run at once in this worker at most; fewer if the server gives fewer.
     pub concurrent_tasks: usize,
     /// The pause between two heartbeats of a task.
     pub heartbeat_interval_seconds: f64,
@@ -98,7 +98,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            concurrent_tasks: 32,
+            concurrent_tasks: 256,
             heartbeat_interval_seconds: 5.0,
             outage_seconds: 120.0,
             report_seconds: 600.0,
@@ -197,12 +197,25 @@ impl WorkerConfig {
             environment.insert(name.to_owned(), value);
         }
         environment.extend(self.environment.clone());
-        let files = self.python_files.to_string_lossy().into_owned();
-        let path = match environment.get("PYTHONPATH") {
-            Some(path) if !path.is_empty() => format!("{files}:{path}"),
-            _ => files,
-        };
-        environment.insert("PYTHONPATH".to_owned(), path);
+        // Tasks find the programs of Airflow's environment, and Python the modalflow files.
+        let programs = self
+            .python
+            .parent()
+            .map(|folder| folder.to_string_lossy().into_owned());
+        prepend(&mut environment, "PATH", programs.unwrap_or_default());
+        prepend(
+            &mut environment,
+            "PYTHONPATH",
+            self.python_files.to_string_lossy().into_owned(),
+        );
         environment
     }
+}
+
+fn prepend(environment: &mut BTreeMap<String, String>, name: &str, folder: String) {
+    let path = match environment.get(name) {
+        Some(path) if !path.is_empty() => format!("{folder}:{path}"),
+        _ => folder,
+    };
+    environment.insert(name.to_owned(), path);
 }

@@ -397,3 +397,141 @@ fn filtered(path: &str, filter: &Filter) -> Call {
                 .map(|index| index.to_string()),
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{lookup, trigger};
+    use crate::messages::ToSupervisor;
+
+    /// The call and the shape of its answer for each message, as the runner sends it.
+    fn calls(messages: &str) -> String {
+        let one = |text: &str| match lookup(ToSupervisor::read(text.as_bytes()).unwrap(), "id") {
+            Ok(lookup) => format!("{} -> {:?}", lookup.call, lookup.shape),
+            Err(ToSupervisor::TriggerDagRun(message)) => trigger(&message).to_string(),
+            Err(other) => format!("elsewhere: {other:?}"),
+        };
+        messages
+            .trim()
+            .lines()
+            .map(|line| one(line.trim()))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn messages_about_the_task_instance_become_calls() {
+        insta::assert_snapshot!(calls(r#"
+            {"type":"SetRenderedFields","rendered_fields":{"a":[1]}}
+            {"type":"SetRenderedMapIndex","rendered_map_index":"sq-1"}
+            {"type":"SkipDownstreamTasks","tasks":["a",["b",1]]}
+            {"type":"GetPrevSuccessfulDagRun","ti_id":"other"}
+            {"type":"GetTaskRescheduleStartDate","ti_id":"id","try_number":2}
+            {"type":"ValidateInletsAndOutlets","ti_id":"id"}
+            {"type":"GetHITLDetailResponse","ti_id":"id"}
+        "#), @r#"
+            PUT /task-instances/id/rtif {"a":[1]} -> Nothing
+            PATCH /task-instances/id/rendered-map-index "sq-1" -> Nothing
+            PATCH /task-instances/id/skip-downstream {"tasks":["a",["b",1]]} -> Nothing
+            GET /task-instances/id/previous-successful-dagrun -> Object("PrevSuccessfulDagRunResult")
+            GET /task-reschedules/id/start_date?try_number=2 -> Field("TaskRescheduleStartDate", "start_date")
+            GET /task-instances/id/validate-inlets-and-outlets -> Object("InactiveAssetsResult")
+            elsewhere: GetHITLDetailResponse
+        "#);
+    }
+
+    #[test]
+    fn messages_about_secrets_become_calls() {
+        insta::assert_snapshot!(calls(r#"
+            {"type":"GetConnection","conn_id":"my db"}
+            {"type":"GetVariable","key":"a/b?"}
+            {"type":"GetVariableKeys","prefix":"p&","limit":1000,"offset":0}
+            {"type":"PutVariable","key":"k","value":"v","description":null}
+            {"type":"DeleteVariable","key":"k"}
+        "#), @r#"
+            GET /connections/my%20db -> Object("ConnectionResult")
+            GET /variables/a/b%3F -> Object("VariableResult")
+            GET /variables/keys?limit=1000&offset=0&prefix=p%26 -> Object("VariableKeysResult")
+            PUT /variables/k {"description":null,"val":"v"} -> Nothing
+            DELETE /variables/k -> Done
+        "#);
+    }
+
+    #[test]
+    fn messages_about_runs_become_calls() {
+        insta::assert_snapshot!(calls(r#"
+            {"type":"GetDag","dag_id":"d/1"}
+            {"type":"GetDagRun","dag_id":"d","run_id":"manual__2024-01-01T00:00:00+00:00"}
+            {"type":"GetDagRunState","dag_id":"d","run_id":"r"}
+            {"type":"GetDRCount","dag_id":"d","logical_dates":["2024-01-01T00:00:00Z"],"run_ids":["a","b"],"states":null}
+            {"type":"GetPreviousDagRun","dag_id":"d","logical_date":"2024-01-01T00:00:00Z","state":null}
+            {"type":"GetPreviousTI","dag_id":"d","task_id":"t","logical_date":null,"map_index":-1,"state":"success"}
+            {"type":"GetTICount","dag_id":"d","map_index":-1,"task_ids":["t"],"task_group_id":"g","logical_dates":null,"run_ids":[],"states":["null"]}
+            {"type":"GetTaskStates","dag_id":"d","map_index":3,"task_ids":null,"task_group_id":null,"logical_dates":null,"run_ids":null}
+            {"type":"GetTaskBreadcrumbs","dag_id":"d","run_id":"r"}
+            {"type":"TriggerDagRun","dag_id":"d","run_id":"r","conf":null,"logical_date":null,"run_after":null,"reset_dag_run":false,"note":null,"partition_key":null}
+            {"type":"TriggerDagRun","dag_id":"d","run_id":"r","conf":{"x":1},"logical_date":"2024-01-01T00:00:00Z","run_after":null,"reset_dag_run":true,"note":"n","partition_key":null}
+        "#), @r#"
+            GET /dags/d%2F1 -> Object("DagResult")
+            GET /dag-runs/d/manual__2024-01-01T00:00:00+00:00 -> Object("DagRunResult")
+            GET /dag-runs/d/r/state -> Object("DagRunStateResult")
+            GET /dag-runs/count?dag_id=d&logical_dates=2024-01-01T00%3A00%3A00Z&run_ids=a&run_ids=b -> Field("DRCount", "count")
+            GET /dag-runs/previous?dag_id=d&logical_date=2024-01-01T00%3A00%3A00Z -> Field("PreviousDagRunResult", "dag_run")
+            GET /task-instances/previous/d/t?map_index=-1&state=success -> Field("PreviousTIResult", "task_instance")
+            GET /task-instances/count?dag_id=d&task_ids=t&states=null&task_group_id=g -> Field("TICount", "count")
+            GET /task-instances/states?dag_id=d&map_index=3 -> Object("TaskStatesResult")
+            GET /task-instances/breadcrumbs?dag_id=d&run_id=r -> Object("TaskBreadcrumbsResult")
+            POST /dag-runs/d/r {"conf":{}}
+            POST /dag-runs/d/r {"conf":{"x":1},"logical_date":"2024-01-01T00:00:00Z","note":"n","reset_dag_run":true}
+        "#);
+    }
+
+    #[test]
+    fn messages_about_assets_become_calls() {
+        insta::assert_snapshot!(calls(r#"
+            {"type":"GetAssetByName","name":"n"}
+            {"type":"GetAssetByUri","uri":"s3://b/k"}
+            {"type":"GetAssetsByAlias","alias_name":"a"}
+            {"type":"GetAssetEventByAsset","name":"n","uri":null,"after":null,"before":null,"limit":null,"ascending":true}
+            {"type":"GetAssetEventByAssetAlias","alias_name":"a","after":"2024-01-01T00:00:00Z","before":null,"limit":5,"ascending":false}
+        "#), @r#"
+            GET /assets/by-name?name=n -> Object("AssetResult")
+            GET /assets/by-uri?uri=s3%3A%2F%2Fb%2Fk -> Object("AssetResult")
+            GET /assets/by-alias?alias_name=a -> Field("AssetsByAliasResult", "assets")
+            GET /asset-events/by-asset?name=n&uri=&ascending=true -> Object("AssetEventsResult")
+            GET /asset-events/by-asset-alias?name=a&after=2024-01-01T00%3A00%3A00Z&ascending=false&limit=5 -> Object("AssetEventsResult")
+        "#);
+    }
+
+    #[test]
+    fn messages_about_stores_and_people_become_calls() {
+        insta::assert_snapshot!(calls(r#"
+            {"type":"GetTaskStateStore","ti_id":"id","key":"a/b"}
+            {"type":"SetTaskStateStore","ti_id":"id","key":"k","value":{"x":1},"expires_at":null}
+            {"type":"DeleteTaskStateStore","ti_id":"id","key":"k"}
+            {"type":"ClearTaskStateStore","ti_id":"id"}
+            {"type":"GetAssetStateStoreByName","name":"n","key":"k"}
+            {"type":"GetAssetStateStoreByUri","uri":"u","key":"k"}
+            {"type":"SetAssetStateStoreByName","name":"n","key":"k","value":1}
+            {"type":"SetAssetStateStoreByUri","uri":"u","key":"k","value":null}
+            {"type":"DeleteAssetStateStoreByName","name":"n","key":"k"}
+            {"type":"DeleteAssetStateStoreByUri","uri":"u","key":"k"}
+            {"type":"ClearAssetStateStoreByName","name":"n"}
+            {"type":"ClearAssetStateStoreByUri","uri":"u"}
+            {"type":"CreateHITLDetailPayload","ti_id":"id","options":["a"],"subject":"s","body":null}
+        "#), @r#"
+            GET /store/ti/id/a%2Fb -> Object("TaskStateStoreResult")
+            PUT /store/ti/id/k {"expires_at":null,"value":{"x":1}} -> Done
+            DELETE /store/ti/id/k -> Done
+            DELETE /store/ti/id -> Done
+            GET /store/asset/by-name/value?name=n&key=k -> Object("AssetStateStoreResult")
+            GET /store/asset/by-uri/value?uri=u&key=k -> Object("AssetStateStoreResult")
+            PUT /store/asset/by-name/value?name=n&key=k {"value":1} -> Done
+            PUT /store/asset/by-uri/value?uri=u&key=k {"value":null} -> Done
+            DELETE /store/asset/by-name/value?name=n&key=k -> Done
+            DELETE /store/asset/by-uri/value?uri=u&key=k -> Done
+            DELETE /store/asset/by-name/clear?name=n -> Done
+            DELETE /store/asset/by-uri/clear?uri=u -> Done
+            POST /hitlDetails/id {"body":null,"options":["a"],"subject":"s","ti_id":"id"} -> Object("HITLDetailRequestResult")
+        "#);
+    }
+}

@@ -178,7 +178,11 @@ async fn load(
     for (name, folder) in &choice.stores {
         grants = grants.with_store(name, folder);
     }
-    host.load(source, choice.settings.clone(), grants).await
+    let settings = match &choice.settings {
+        serde_json::Value::Null => serde_json::json!({}),
+        settings => settings.clone(),
+    };
+    host.load(source, settings, grants).await
 }
 
 fn spool(config: &WorkerConfig) -> PathBuf {

@@ -184,6 +184,10 @@ impl Try<'_> {
         };
         let (ended, stop) = vigil.keep(&mut ended, cancel).await;
         exited.cancel();
+        if stop.is_some() || ended.is_none_or(|ended| ended.code != 0) {
+            // What the runner has started does not outlive it if it went down itself.
+            signal_group(pid, Signal::SIGKILL);
+        }
         let fate_and_detail = if matches!(stop, Some(Stop::Told)) {
             conversation.abort();
             (

@@ -1,7 +1,14 @@
 //! The main of a worker process: a container of the function `run_task`, on Modal or started by the emulator.
 //! It takes inputs, runs each as a task, gives an answer for each, and goes when it is told to or left alone.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use ciborium::Value;
 use modal_api::container::{Client, Input, Inputs, Outcome};
@@ -57,6 +64,8 @@ struct Worker {
     room: usize,
     grace: Duration,
     cancels: HashMap<String, CancellationToken>,
+    /// How many of the inputs still run; the others wait for the server to take their output.
+    busy: Arc<AtomicUsize>,
     tasks: JoinSet<Done>,
 }
 
@@ -73,6 +82,7 @@ impl Worker {
             room: config.limits.concurrent_tasks.max(1),
             grace: config.limits.grace(),
             cancels: HashMap::new(),
+            busy: Arc::default(),
             tasks: JoinSet::new(),
         }
     }
@@ -99,8 +109,9 @@ impl Worker {
                 Some(news) = news.recv(), if !leaving => match news {
                     News::Work(inputs) => inputs.into_iter().for_each(|input| self.take(input)),
                     News::Leave => leaving = true,
-                    News::Away if self.cancels.is_empty() => {
-                        tracing::warn!("the server is away and nothing is running: leaving");
+                    News::Away if self.busy.load(Ordering::Relaxed) == 0 => {
+                        let undelivered = self.cancels.len();
+                        tracing::warn!(undelivered, "the server is away and nothing is running: leaving");
                         return;
                     }
                     News::Away => {}
@@ -125,16 +136,26 @@ impl Worker {
                     self.cancels.values().for_each(CancellationToken::cancel);
                 }
             }
-            room.send_replace(self.room.saturating_sub(self.tasks.len()));
+            room.send_replace(if leaving {
+                0
+            } else {
+                self.room.saturating_sub(self.tasks.len())
+            });
         }
     }
 
     fn take(&mut self, input: Input) {
         let cancel = CancellationToken::new();
         self.cancels.insert(input.input_id.clone(), cancel.clone());
-        let (client, supervisor) = (self.client.clone(), Arc::clone(&self.supervisor));
+        let (client, supervisor, busy) = (
+            self.client.clone(),
+            Arc::clone(&self.supervisor),
+            Arc::clone(&self.busy),
+        );
+        busy.fetch_add(1, Ordering::Relaxed);
         self.tasks.spawn(async move {
             let outcome = work(&supervisor, &input, &cancel).await;
+            busy.fetch_sub(1, Ordering::Relaxed);
             deliver(&client, &input, outcome).await;
             Done {
                 input_id: input.input_id,

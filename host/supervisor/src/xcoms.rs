@@ -5,10 +5,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Method;
 use plugin_host::{INLINE_BYTES, Payload, Stored, TaskKey, XcomBackend, XcomCoordinate};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    client::{Call, CallError, Session, key, segment},
+    client::{Answer, Call, CallError, STORED_XCOM_HEADER, Session, key, segment},
     frames::Reply,
     messages::{SetXcom, XcomAddress},
     msgpack,
@@ -32,6 +33,29 @@ pub(crate) struct Slice {
     pub(crate) stop: Option<i64>,
     pub(crate) step: Option<i64>,
     pub(crate) include_prior_dates: bool,
+}
+
+/// Where in an answer the values stand.
+#[derive(Clone, Copy, Debug)]
+enum Answered {
+    Row,
+    Item,
+    List,
+}
+
+impl Answered {
+    fn texts(self, answer: &Answer) -> Result<Vec<Box<RawValue>>, CallError> {
+        #[derive(Deserialize)]
+        struct Row {
+            value: Box<RawValue>,
+        }
+
+        Ok(match self {
+            Self::Row => vec![answer.json::<Row>()?.value],
+            Self::Item => vec![answer.json()?],
+            Self::List => answer.json()?,
+        })
+    }
 }
 
 /// Why an XCom could not be written or read.
@@ -146,25 +170,21 @@ impl Xcoms {
         include_prior_dates: bool,
     ) -> Result<Reply, XcomError> {
         let call = Call::get(path(address))
-            .stored_xcom()
             .optional_query("map_index", mapped(address))
             .optional_query("include_prior_dates", include_prior_dates.then_some("true"));
-        let value = match self.session.call(&call, self.patience).await {
-            Ok(answer) => {
-                let mut row: Value = answer.json()?;
-                self.resolve(address, row["value"].take()).await?
-            }
-            Err(error) if error.status() == Some(404) => Bytes::from_static(b"null"),
-            Err(error) => return Err(error.into()),
+        let values = match self.read(call, address, Answered::Row).await {
+            Err(XcomError::Call(error)) if error.status() == Some(404) => Vec::new(),
+            values => values?,
         };
+        let value = values.first().map_or(&b"null"[..], |value| value);
         let mut packed = Vec::with_capacity(value.len() + 64);
         msgpack::put_map_head(&mut packed, 3);
         msgpack::put_text(&mut packed, "key");
         msgpack::put_text(&mut packed, &address.key);
-        msgpack::put_text(&mut packed, "value");
-        pack(&address.key, &value, &mut packed)?;
         msgpack::put_text(&mut packed, "type");
         msgpack::put_text(&mut packed, "XComResult");
+        msgpack::put_text(&mut packed, "value");
+        pack(&address.key, value, &mut packed)?;
         Ok(Reply::Packed(packed))
     }
 
@@ -174,10 +194,9 @@ impl Xcoms {
         address: &XcomAddress,
         offset: i64,
     ) -> Result<Reply, XcomError> {
-        let call = Call::get(format!("{}/item/{offset}", path(address))).stored_xcom();
-        let column = match self.session.call(&call, self.patience).await {
-            Ok(answer) => answer.json()?,
-            Err(error) if error.status() == Some(404) => {
+        let call = Call::get(format!("{}/item/{offset}", path(address)));
+        let values = match self.read(call, address, Answered::Item).await {
+            Err(XcomError::Call(error)) if error.status() == Some(404) => {
                 let XcomAddress {
                     dag_id,
                     run_id,
@@ -190,11 +209,11 @@ impl Xcoms {
                     json!({"error": "XCOM_NOT_FOUND", "detail": detail, "type": "ErrorResponse"}),
                 ));
             }
-            Err(error) => return Err(error.into()),
+            values => values?,
         };
-        let value = self.resolve(address, column).await?;
+        let value = values.first().map_or(&b"null"[..], |value| value);
         let mut packed = rooted("XComSequenceIndexResult", value.len());
-        pack(&address.key, &value, &mut packed)?;
+        pack(&address.key, value, &mut packed)?;
         Ok(Reply::Packed(packed))
     }
 
@@ -206,7 +225,6 @@ impl Xcoms {
     ) -> Result<Reply, XcomError> {
         let number = |bound: Option<i64>| bound.map(|bound| bound.to_string());
         let call = Call::get(format!("{}/slice", path(address)))
-            .stored_xcom()
             .optional_query("start", number(slice.start))
             .optional_query("stop", number(slice.stop))
             .optional_query("step", number(slice.step))
@@ -214,29 +232,89 @@ impl Xcoms {
                 "include_prior_dates",
                 slice.include_prior_dates.then_some("true"),
             );
-        let columns: Vec<Value> = self.session.call(&call, self.patience).await?.json()?;
-        let mut packed = rooted("XComSequenceSliceResult", 0);
-        msgpack::put_array_head(&mut packed, columns.len());
-        for column in columns {
-            let value = self.resolve(address, column).await?;
-            pack(&address.key, &value, &mut packed)?;
+        let values = self.read(call, address, Answered::List).await?;
+        let mut packed = rooted(
+            "XComSequenceSliceResult",
+            values.iter().map(Bytes::len).sum(),
+        );
+        msgpack::put_array_head(&mut packed, values.len());
+        for value in &values {
+            pack(&address.key, value, &mut packed)?;
         }
         Ok(Reply::Packed(packed))
     }
 
-    /// The JSON text that a row's column stands for.
-    async fn resolve(&self, address: &XcomAddress, column: Value) -> Result<Bytes, XcomError> {
+    /// The JSON texts of the values that the call asks for. Their columns come over HTTP, the values from the plugin. Which run
+    /// and map index a column belongs to stands in the answer only if the server says `located`; else the ones asked for are
+    /// tried, and if the plugin does not find its value there the server does the plugin's work.
+    async fn read(
+        &self,
+        call: Call,
+        address: &XcomAddress,
+        answered: Answered,
+    ) -> Result<Vec<Bytes>, XcomError> {
+        let answer = self
+            .session
+            .call(&call.clone().stored_xcom(), self.patience)
+            .await?;
+        let located = answer
+            .headers
+            .get(STORED_XCOM_HEADER)
+            .is_some_and(|form| form == "located");
+        let error = match self
+            .resolve(answered.texts(&answer)?, located, address)
+            .await
+        {
+            Err(error @ XcomError::Plugin { .. }) if !located => error,
+            values => return values,
+        };
+        match self.session.call(&call, self.patience).await {
+            Ok(answer) => Ok(answered
+                .texts(&answer)?
+                .into_iter()
+                .map(|text| Bytes::from(String::from(Box::<str>::from(text))))
+                .collect()),
+            Err(_) => Err(error),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        columns: Vec<Box<RawValue>>,
+        located: bool,
+        address: &XcomAddress,
+    ) -> Result<Vec<Bytes>, XcomError> {
+        #[derive(Deserialize)]
+        struct Located {
+            run_id: String,
+            map_index: i32,
+            value: Value,
+        }
+
         let failed = |source| XcomError::Plugin {
             key: address.key.clone(),
             source,
         };
-        let stored = Stored::from_column(column);
-        let payload = self
-            .backend
-            .get(&self.coordinate(address), &stored)
-            .await
-            .map_err(failed)?;
-        payload.into_bytes(self.max_bytes).await.map_err(failed)
+        let unreadable = |error: serde_json::Error| CallError::Unreadable(error.to_string());
+        let mut values = Vec::with_capacity(columns.len());
+        for column in columns {
+            let mut at = self.coordinate(address);
+            let column = if located {
+                let located: Located = serde_json::from_str(column.get()).map_err(unreadable)?;
+                at.task.run_id = located.run_id;
+                at.task.map_index = located.map_index;
+                located.value
+            } else {
+                serde_json::from_str(column.get()).map_err(unreadable)?
+            };
+            let payload = self
+                .backend
+                .get(&at, &Stored::from_column(column))
+                .await
+                .map_err(failed)?;
+            values.push(payload.into_bytes(self.max_bytes).await.map_err(failed)?);
+        }
+        Ok(values)
     }
 
     fn coordinate(&self, address: &XcomAddress) -> XcomCoordinate {
