@@ -28,13 +28,14 @@ make_modal_python() {
     cmp -s "$lock" "$at/installed.txt" && return
     say "Installing Modal's client for tests (once, a few seconds)"
     rm -rf "$at"
-    uv=$(command -v uv || find "$test_home/python" -maxdepth 3 -path '*/uv-*/bin/uv' -print -quit)
-    if [ -n "$uv" ]; then
+    # pip first: it knows the user's package index. Where Python comes without it, the host has fetched uv.
+    if python3 -m venv "$at" 2>/dev/null; then
+        "$test_modal_python" -m pip install --quiet --require-hashes --requirement "$lock"
+    else
+        rm -rf "$at"
+        uv=$(command -v uv || find "$test_home/python" -maxdepth 3 -path '*/uv-*/bin/uv' -print -quit)
         "$uv" venv --quiet --python "$test_python" "$at"
         "$uv" pip install --quiet --python "$test_modal_python" --require-hashes --requirement "$lock"
-    else
-        python3 -m venv "$at"
-        "$test_modal_python" -m pip install --quiet --require-hashes --requirement "$lock"
     fi
     cp "$lock" "$at/installed.txt"
 }
