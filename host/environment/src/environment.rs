@@ -401,7 +401,7 @@ async fn demolish(home: &Home, name: &Name, progress: &dyn Progress) -> Result<D
     if let Ok(state) = &state
         && let Some(cluster) = &state.postgres
     {
-        let _step = progress.step("stopping Postgres");
+        let _step = progress.step("stopping Postgres and removing its data");
         postgres::stop_cluster(cluster).await?;
         if let Some(outside) = &cluster.outside {
             remove_tree(outside)?;
