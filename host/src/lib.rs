@@ -10,3 +10,4 @@ mod local;
 mod plugins;
 pub mod serve;
 pub mod tick;
+pub mod triggerer;

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::executor::Watch;
 use crate::house::House;
 use crate::tick;
+use crate::triggerer::OnDemand;
 
 /// After a tick that failed because the database was away.
 const RETRY: Duration = Duration::from_millis(500);
@@ -65,12 +66,19 @@ pub async fn run(
     };
     let listening = tokio::spawn(listen(house.pool.clone(), wake.clone()));
     let interval = house.environment.config().interval;
+    let mut triggerer = OnDemand::default();
     let ended = loop {
         let pause = match tick::run(house, watch).await {
             Ok(report) => {
                 tell(&report);
-                if quiet && watch.open() == 0 && report.is_idle() {
-                    break Ok(());
+                if quiet {
+                    if watch.open() == 0 && report.is_idle() {
+                        break Ok(());
+                    }
+                } else {
+                    triggerer
+                        .follow(&house.environment, report.task_instances_deferred)
+                        .await;
                 }
                 until_next(report.next_wake, interval)
             }
@@ -87,6 +95,7 @@ pub async fn run(
         }
     };
     listening.abort();
+    triggerer.stop().await;
     ended
 }
 

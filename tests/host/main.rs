@@ -3,6 +3,7 @@
 
 mod airflow_examples;
 mod crashes;
+mod deferral;
 mod examples;
 mod limits;
 mod many;

@@ -133,6 +133,8 @@ pub async fn next_wake(db: &mut PgConnection) -> Result<Option<DateTime<Utc>>, E
              UNION ALL \
              SELECT min(not_before) FROM modalflow.dispatch WHERE call_id IS NULL \
              UNION ALL \
+             SELECT min(trigger_timeout) FROM task_instance WHERE state = 'deferred' \
+             UNION ALL \
              SELECT min(last_heartbeat_at) + interval '300 s' FROM task_instance \
               WHERE state IN ('running', 'restarting')) AS wishes",
     )

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod dag_files;
 pub mod dag_runs;
 pub mod dags;
+pub mod deferral;
 pub mod dispatch;
 pub mod due;
 mod error;

@@ -66,3 +66,5 @@ CREATE OR REPLACE TRIGGER modalflow_wake AFTER INSERT OR UPDATE ON public.dag_ru
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
 CREATE OR REPLACE TRIGGER modalflow_wake AFTER UPDATE ON public.slot_pool
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
+CREATE OR REPLACE TRIGGER modalflow_wake AFTER UPDATE ON public.task_instance
+    FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();

@@ -48,6 +48,12 @@ pub(super) async fn tick(arguments: TickArguments) -> anyhow::Result<ExitCode> {
         super::arguments::Format::Table => output::print(&format!("{total}\n"))?,
         format => output::object(&total, format)?,
     }
+    if total.task_instances_deferred > 0 {
+        tell(&format!(
+            "{} deferred: what they wait for is watched by `modalflow-host serve`",
+            total.task_instances_deferred
+        ));
+    }
     for problem in &total.problems {
         tell(&format!("problem: {problem}"));
     }

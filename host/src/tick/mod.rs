@@ -81,6 +81,7 @@ async fn decide(
     let job_id = metadata::jobs::heartbeat(db, now).await?;
     observe::ended_calls(db, seen, report, now).await?;
     observe::silent_tries(db, report, now).await?;
+    metadata::deferral::time_out(db, now).await?;
     let mut which = Which::Changed;
     for _ in 0..ROUNDS {
         let created = create::due_runs(house, db, job_id, report, now).await?;
@@ -94,6 +95,7 @@ async fn decide(
     }
     queue::scheduled(house, db, job_id, report, now).await?;
     let intents = launch::intents(db, now).await?;
+    report.task_instances_deferred = metadata::deferral::waiting(db).await?;
     report.next_wake = metadata::dags::next_wake(db).await?;
     Ok(intents)
 }

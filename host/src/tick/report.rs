@@ -26,6 +26,8 @@ pub struct Report {
     /// Rows of task instances that changed.
     pub task_instances_changed: u64,
     pub task_instances_queued: u64,
+    /// Task instances that wait in the triggerer now.
+    pub task_instances_deferred: i64,
     /// Function calls that were started.
     pub calls_spawned: u64,
     /// Calls whose end was handled.
@@ -72,6 +74,7 @@ impl Report {
         self.calls_spawned += later.calls_spawned;
         self.calls_ended += later.calls_ended;
         self.tries_lost += later.tries_lost;
+        self.task_instances_deferred = later.task_instances_deferred;
         self.next_wake = later.next_wake;
         self.problems.extend(later.problems.iter().cloned());
         self.problems.dedup();

@@ -1,0 +1,61 @@
+//! The triggerer runs while a task is deferred, and not longer.
+
+use std::time::{Duration, Instant};
+
+use environment::triggerer::{self, Triggerer};
+use environment::{Environment, progress};
+
+/// How long it stays when nothing is deferred any more: sensors often defer again at once.
+const IDLE: Duration = Duration::from_secs(60);
+/// Between two starts of one that ends by itself.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Starts and stops the triggerer as ticks report what is deferred.
+#[derive(Debug, Default)]
+pub struct OnDemand {
+    running: Option<Triggerer>,
+    last_needed: Option<Instant>,
+    last_start: Option<Instant>,
+}
+
+impl OnDemand {
+    /// Hears how many task instances are deferred now.
+    pub async fn follow(&mut self, environment: &Environment, deferred: i64) {
+        let now = Instant::now();
+        if deferred > 0 {
+            self.last_needed = Some(now);
+        }
+        if self.running.as_ref().is_some_and(Triggerer::has_ended) {
+            if let Some(ended) = self.running.take() {
+                tracing::warn!(log = %ended.log.display(), "the triggerer ended by itself");
+            }
+        }
+        match &self.running {
+            None if deferred > 0 && is_past(self.last_start, PAUSE, now) => {
+                self.last_start = Some(now);
+                match triggerer::start(environment, &progress::Silent).await {
+                    Ok(started) => self.running = Some(started),
+                    Err(error) => {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "cannot start the triggerer"
+                        );
+                    }
+                }
+            }
+            Some(_) if deferred == 0 && is_past(self.last_needed, IDLE, now) => self.stop().await,
+            _ => {}
+        }
+    }
+
+    /// Ends it; what it waited for stays in the database.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+    }
+}
+
+fn is_past(then: Option<Instant>, span: Duration, now: Instant) -> bool {
+    then.is_none_or(|then| now.duration_since(then) >= span)
+}
