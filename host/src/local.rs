@@ -166,23 +166,38 @@ async fn start_emulator(
     environment: &Environment,
     progress: &dyn environment::Progress,
 ) -> Result<Emulator, Error> {
+    let emulator = Emulator::start(emulator_config(environment)?).await?;
+    emulator
+        .deploy(run_task(environment, progress).await?)
+        .await?;
+    Ok(emulator)
+}
+
+fn emulator_config(environment: &Environment) -> Result<emulator::Config, Error> {
     let socket = environment.socket(house::MODAL_SOCKET)?;
-    let socket_dir = socket
-        .parent()
-        .map_or_else(|| environment.run_dir(), PathBuf::from);
-    let emulator = Emulator::start(emulator::Config {
+    Ok(emulator::Config {
         state_dir: environment.root().join("modal"),
-        socket_dir,
+        socket_dir: socket
+            .parent()
+            .map_or_else(|| environment.run_dir(), PathBuf::from),
         listen: Listen {
             unix: Some(socket),
             tcp: None,
         },
     })
-    .await?;
-    emulator
-        .deploy(run_task(environment, progress).await?)
-        .await?;
-    Ok(emulator)
+}
+
+/// Ends the containers that an earlier host left to themselves, with the tasks in them.
+pub(crate) async fn end_containers(environment: &Environment, _seat: &Seat) -> Result<(), Error> {
+    if environment.root().join("modal").exists() {
+        let emulator = Emulator::start(emulator_config(environment)?).await?;
+        emulator
+            .stop(Stop::Terminate {
+                grace: Duration::from_secs(2),
+            })
+            .await?;
+    }
+    Ok(())
 }
 
 /// The function that runs task instances: this binary as a worker, warm, many tasks at once.

@@ -23,6 +23,12 @@ pub fn check(dag: &SerializedDag) -> Vec<Unsupported> {
             hint: "remove `deadline` from the DAG",
         });
     }
+    if dag.has_on_success_callback || dag.has_on_failure_callback {
+        missing.push(Unsupported {
+            what: "callbacks of the DAG itself".to_owned(),
+            hint: "put `on_success_callback` and `on_failure_callback` on tasks (a last task with the trigger rule all_done or one_failed)",
+        });
+    }
     for task in &dag.tasks {
         if let WeightRule::Custom(class) = &task.weight_rule {
             missing.push(Unsupported {

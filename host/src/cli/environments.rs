@@ -10,7 +10,7 @@ use super::arguments::{CreateArguments, DestroyArguments, EnvListArguments, EnvS
 use super::context;
 use super::exit::hinted;
 use super::output;
-use crate::house;
+use crate::{house, local};
 
 pub(super) async fn create(arguments: CreateArguments) -> anyhow::Result<ExitCode> {
     let home = Home::from_env()?;
@@ -38,6 +38,15 @@ pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitC
                 "its DAGs, runs, logs and XComs will be gone: modalflow-host destroy --env {name} --yes"
             ),
         ));
+    }
+    if let Ok(environment) = Environment::open(&home, name) {
+        let Some(seat) = local::take_seat(&environment)? else {
+            return Err(hinted(
+                format!("environment {name} is being served"),
+                "stop `modalflow-host serve` with Ctrl-C first",
+            ));
+        };
+        local::end_containers(&environment, &seat).await?;
     }
     let destroyed = Environment::destroy(&home, name, &Stderr).await?;
     for line in destroyed.lines {
@@ -85,7 +94,7 @@ pub(super) async fn show(arguments: EnvShowArguments) -> anyhow::Result<ExitCode
         xcom: path(environment.xcom_dir()),
         root: path(environment.root()),
         config: path(environment.root().join("config.yaml")),
-        serving: crate::local::take_seat(&environment)?.is_none(),
+        serving: local::take_seat(&environment)?.is_none(),
     };
     output::object(&shown, arguments.output.output)?;
     Ok(ExitCode::SUCCESS)
