@@ -3,7 +3,7 @@
 Started by the host with a cleared environment, under Landlock, with a private socket as its stdin. The host sends
 frames `!II` (bytes of the header, bytes of the body), header (JSON), body (raw); answers have the same form:
 
-    -> {"op": "start", "root", "scratch", "preload", "parallel", "memory", "uid"?}      <- {"event": "ready", ...}
+    -> {"op": "start", "scratch", "preload", "parallel", "memory"}      <- {"event": "ready", ...}
     -> {"op": "parse", "id", "path", "root", "also", "timeout"}
     <- {"event": "ask", "id", "kind", "key"}       -> {"op": "answer", "id", ...}
     <- {"event": "done", "id", "end", "stdout", "stderr", "seconds"} + what the child wrote, unread
@@ -12,6 +12,7 @@ It holds no secret and reads nothing that a child says: a child's bytes are hand
 them. It stays single-threaded, because it forks.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -29,6 +30,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_CAPBSET_DROP = 1, 4, 8, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 CAP_DAC_READ_SEARCH = 2
+CLONE_NEWUSER = 0x10000000
+
+FIRST_USER = 0x6D6F0000  # of those that children are when we are root; nobody has such numbers
+PROCESSES = 128  # and threads of one child
 
 RESULT_BYTES = 32 << 20  # of one child's result
 QUESTION_BYTES = 16 << 10  # of a question for a Variable or a Connection
@@ -49,68 +54,82 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # The end comes by the socket, so that no child outlives us.
     header, _ = receive(link)
-    raise_walls(header)
-    missing = warm_up(header.get("preload", []))
+    raise_walls()
+    missing = warm_up(header["preload"], header["scratch"])
     Parser(link, header, missing).run()
 
 
-def raise_walls(header):
+def raise_walls():
     """What the host cannot do for us before exec."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if header.get("uid") is not None and os.getuid() == 0:
-        # Root may do too much: no limit of processes holds for it, and it may signal anybody. What stays is reading,
-        # and what may be read is Landlock's to say.
-        for capability in range(64):
-            if LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 and capability > 40:
-                break
-        prctl(PR_SET_KEEPCAPS, 1)
-        os.setgroups([])
-        os.setresgid(header["uid"], header["uid"], header["uid"])
-        os.setresuid(header["uid"], header["uid"], header["uid"])
-        keep = 1 << CAP_DAC_READ_SEARCH
-        version = (ctypes.c_uint32 * 2)(0x20080522, 0)
-        sets = (ctypes.c_uint32 * 6)(keep, keep, keep, 0, 0, 0)
-        if LIBC.capset(version, sets) != 0:
-            raise OSError(ctypes.get_errno(), "capset")
-        LIBC.prctl(PR_CAP_AMBIENT, 2, CAP_DAC_READ_SEARCH, 0, 0)
     prctl(PR_SET_DUMPABLE, 0)
 
 
-def warm_up(preload):
+WARM_UP = """
+import datetime
+
+from airflow.sdk import DAG, task
+
+try:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+except ImportError:
+    EmptyOperator = None
+with DAG("modalflow_warm_up", schedule="@daily", start_date=datetime.datetime(2024, 1, 1), tags=["a"], params={"a": 1}):
+    if EmptyOperator:
+        EmptyOperator(task_id="empty", retries=1)
+    task(lambda x: x, task_id="mapped").expand(x=task(lambda: [1], task_id="plain")())
+"""
+
+
+def warm_up(preload, scratch):
     """Imports what nearly every DAG file imports, and runs the whole way once, so that children find it in memory."""
-    import datetime
     import importlib
 
     missing = []
-    import airflow.dag_processing.processor  # noqa: F401
-    from airflow.sdk import DAG, task
-    from airflow.sdk.definitions._internal.contextmanager import DagContext
+    from airflow.dag_processing import processor
     from airflow.sdk.execution_time.supervisor import block_orm_access
-    from airflow.serialization.serialized_objects import DagSerialization
 
     for name in preload:
         try:
             importlib.import_module(name)
         except Exception as error:
             missing.append(f"{name}: {error}")
-    with DAG("modalflow_warm_up", schedule="@daily", start_date=datetime.datetime(2024, 1, 1)) as dag:
-        try:
-            from airflow.providers.standard.operators.empty import EmptyOperator
-
-            EmptyOperator(task_id="empty")
-        except ImportError:
-            pass
-        task(lambda x: x, task_id="mapped").expand(x=task(lambda: [1], task_id="plain")())
-    dag.fileloc = __file__ if "__file__" in globals() else "warm_up"
-    dag.validate()
-    dag.check_cycle()
-    DagSerialization.to_dict(dag)
-    DagContext.autoregistered_dags.clear()
     block_orm_access()
+    path, modules = list(sys.path), set(sys.modules)
+    file = os.path.join(scratch, "warm_up.py")
+    with open(file, "w") as out:
+        out.write(WARM_UP)
+    import structlog
+
+    request = processor.DagFileParseRequest(file=file, bundle_path=scratch, bundle_name="dags-folder")
+    result = processor._parse_file(request, structlog.get_logger("dag_parser"))
+    if result is None or result.import_errors:
+        raise RuntimeError(f"Airflow does not parse the simplest DAG: {result}")
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.startswith("unusual_prefix_"):
+            del sys.modules[name]
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # python_importer takes it.
+    lose_no_exception(processor)
     gc.collect()
     gc.freeze()
     return missing
+
+
+def lose_no_exception(processor):
+    """Airflow logs what goes wrong around an import (an exception whose text raises another one), and forgets it."""
+    import traceback
+
+    class Bag(processor.BundleDagBag):
+        def process_file(self, filepath, *args, **kwargs):
+            try:
+                return super().process_file(filepath, *args, **kwargs)
+            except Exception:
+                self.import_errors[self._get_relative_fileloc(filepath)] = traceback.format_exc(limit=-3)
+                return []
+
+    processor.BundleDagBag = Bag
 
 
 class Parser:
@@ -122,7 +141,7 @@ class Parser:
         self.scratch = header["scratch"]
         self.parallel = header["parallel"]
         self.memory = header["memory"]
-        self.processes = processes_of_this_user() + 256
+        self.slots = set(range(self.parallel))
         self.waiting = []
         self.jobs = {}
         import airflow
@@ -203,8 +222,13 @@ class Job:
     def __init__(self, parser, request):
         self.parser = parser
         self.id = request["id"]
+        self.slot = parser.slots.pop()
         self.scratch = os.path.join(parser.scratch, f"file-{self.id}")
         os.makedirs(self.scratch, mode=0o700, exist_ok=True)
+        # Root may do too much: no limit of processes holds for it, and it may write whatever Landlock forgot.
+        user = FIRST_USER + self.slot if os.getuid() == 0 else None
+        if user is not None:
+            os.chown(self.scratch, user, user)
         self.channel, theirs = socket.socketpair()
         out, out_theirs = os.pipe()
         err, err_theirs = os.pipe()
@@ -218,7 +242,7 @@ class Job:
         self.deadline = self.started + request["timeout"]
         self.pid = os.fork()
         if self.pid == 0:
-            child(request, theirs, out_theirs, err_theirs, self.scratch, parser.memory, parser.processes)
+            child(request, (theirs, out_theirs, err_theirs), self.scratch, parser.memory, user)
         theirs.close()
         os.close(out_theirs)
         os.close(err_theirs)
@@ -305,6 +329,7 @@ class Job:
         for descriptor in (self.out, self.err, self.process):
             os.close(descriptor)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        self.parser.slots.add(self.slot)
         end, body = self.verdict(own_end)
         return {
             "event": "done",
@@ -429,14 +454,14 @@ def processes_of_this_user():
 # ---------------------------------------------------------------- the child
 
 
-def child(request, channel, out, err, scratch, memory, processes):
+def child(request, streams, scratch, memory, user):
     """Never returns."""
     try:
         os.setsid()
+        isolate(*streams)
+        limit(request["timeout"], memory, drop_privileges(user))
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        isolate(channel, out, err)
-        limit(request["timeout"], memory, processes)
-        leave_the_domain()
+        leave_the_domain(scratch)
         os.environ.update(HOME=scratch, TMPDIR=scratch)
         os.chdir(request["root"])
         import tempfile
@@ -444,6 +469,7 @@ def child(request, channel, out, err, scratch, memory, processes):
         tempfile.tempdir = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        gc.set_threshold(50_000, 20, 20)  # A child lives for milliseconds: a few more megabytes are cheaper.
         watch_for_crashes(request["timeout"])
         result = parse(request)
         data = json.dumps(result, allow_nan=False).encode()
@@ -476,6 +502,35 @@ def isolate(channel, out, err):
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
+def drop_privileges(user):
+    """Answers how many processes there may be. Each child is counted by itself, so that the bomb of one does not keep
+    another from starting a thread: by a user of its own if we are root, else by a user namespace of its own."""
+    if user is not None:
+        for capability in range(64):
+            if capability != CAP_DAC_READ_SEARCH and LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+                break
+        prctl(PR_SET_KEEPCAPS, 1)
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        # The DAG folder is root's. What may be read of all files is Landlock's to say.
+        set_capabilities(1 << CAP_DAC_READ_SEARCH)
+        LIBC.prctl(PR_CAP_AMBIENT, 2, CAP_DAC_READ_SEARCH, 0, 0)
+        prctl(PR_SET_DUMPABLE, 0)
+    elif LIBC.unshare(CLONE_NEWUSER) == 0:
+        set_capabilities(0)
+    else:
+        return PROCESSES + processes_of_this_user()
+    return PROCESSES
+
+
+def set_capabilities(mask):
+    version = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)
+    if LIBC.capset(version, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def limit(timeout, memory, processes):
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
@@ -501,7 +556,8 @@ def watch_for_crashes(timeout):
     from airflow.dag_processing.importers import python_importer
 
     faulthandler.enable(file=2)
-    faulthandler.dump_traceback_later(max(timeout - 0.25, timeout * 0.8), file=2)
+    with contextlib.suppress(RuntimeError):  # No thread to be had.
+        faulthandler.dump_traceback_later(max(timeout - 0.25, timeout * 0.8), file=2)
 
     class Signals:
         """Airflow answers SIGSEGV with a Python function, which can never run: the crash would spin until the limit."""
@@ -529,8 +585,7 @@ def parse(request):
     sys.path += [request["root"], *request["also"]]
     before = set(sys.modules)
     opened = watch_opens([request["root"], *request["also"]])
-    host = Host()
-    task_runner.SUPERVISOR_COMMS = host
+    task_runner.SUPERVISOR_COMMS = Host(request["root"])
     message = processor.DagFileParseRequest(
         file=request["path"], bundle_path=request["root"], bundle_name="dags-folder"
     )
@@ -549,7 +604,6 @@ def parse(request):
         "warnings": [cut(text, 2000) for text in said[:50]],
         "inputs": inputs[:INPUTS],
         "modules": [name for name in modules if not name.startswith("unusual_prefix_")][:2000],
-        "asked": host.asked,
     }
 
 
@@ -574,8 +628,8 @@ def watch_opens(folders):
 class Host:
     """Stands where Airflow has its supervisor: answers Variables and Connections that a file asks for while parsing."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, root):
+        self.root = root
 
     def send(self, message):
         from airflow.sdk.exceptions import ErrorType
@@ -591,30 +645,33 @@ class Host:
         elif kind == "GetConnection":
             answer = self.ask("connection", message.conn_id)
             missing = comms.ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND, detail={"conn_id": message.conn_id})
-            found = lambda value: comms.ConnectionResult(**value)  # noqa: E731
+            fields = dict.fromkeys(("host", "schema", "login", "password", "port", "extra"))
+            found = lambda value: comms.ConnectionResult(**{**fields, **value})  # noqa: E731
         else:
-            refuse(f"{kind} is not answered while a DAG file is parsed", "do it inside a task")
+            self.refuse(f"{kind} is not answered while a DAG file is parsed", "do it inside a task")
         if "refused" in answer:
-            refuse(answer["refused"], answer["hint"])
+            self.refuse(answer["refused"], answer["hint"])
         return missing if answer["value"] is None else found(answer["value"])
 
     async def asend(self, message):
         return self.send(message)
 
     def ask(self, kind, key):
-        self.asked.append([kind, key])
         data = json.dumps({"kind": kind, "key": key}).encode()
         with socket.socket(fileno=os.dup(3)) as channel:
             channel.sendall(struct.pack("!cI", b"?", len(data)) + data)
             (size,) = struct.unpack("!I", exactly(channel, 4))
             return json.loads(exactly(channel, size))
 
+    def refuse(self, what, hint):
+        # The one exception that Airflow's chain of secrets backends does not swallow.
+        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
-def refuse(what, hint):
-    # The one exception that Airflow's chain of secrets backends does not swallow.
-    from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
-
-    raise AirflowSecretsBackendAccessDenied(f"{what}\nhint: {hint}")
+        frame = sys._getframe()
+        while frame and not frame.f_code.co_filename.startswith(self.root + os.sep):
+            frame = frame.f_back
+        where = f" ({os.path.relpath(frame.f_code.co_filename, self.root)}, line {frame.f_lineno})" if frame else ""
+        raise AirflowSecretsBackendAccessDenied(f"{what}{where}\nhint: {hint}") from None
 
 
 # ---------------------------------------------------------------- small things
@@ -654,14 +711,25 @@ def landlock_scopes():
     return LIBC.syscall(444, None, ctypes.c_size_t(0), 1) >= 6
 
 
-def leave_the_domain():
-    """A Landlock domain of its own: a child cannot signal or trace the warm process or another file's child."""
+def leave_the_domain(scratch):
+    """A Landlock domain of its own: a child cannot signal or trace the warm process or another file's child, and it
+    writes to its own scratch directory only."""
     if not landlock_scopes():
         return
-    attributes = (ctypes.c_uint64 * 3)(0, 0, 3)  # no more of the file system or the net; abstract sockets, signals
+    write, truncate = 1 << 1, 1 << 14
+    writes = write | truncate | 0x3FF0  # remove, make, rename
+    attributes = (ctypes.c_uint64 * 3)(writes, 0, 3)  # nothing of the net; abstract sockets, signals
     ruleset = LIBC.syscall(444, ctypes.byref(attributes), ctypes.c_size_t(24), 0)
-    if ruleset < 0 or LIBC.syscall(446, ruleset, 0) != 0:
-        raise OSError(ctypes.get_errno(), "landlock")
+    if ruleset < 0:
+        raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
+    for path, access in ((scratch, writes), ("/dev/null", write | truncate)):
+        place = os.open(path, os.O_PATH)
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", access, place))
+        if LIBC.syscall(445, ruleset, 1, rule, 0) != 0:
+            raise OSError(ctypes.get_errno(), "landlock_add_rule")
+        os.close(place)
+    if LIBC.syscall(446, ruleset, 0) != 0:
+        raise OSError(ctypes.get_errno(), "landlock_restrict_self")
     os.close(ruleset)
 
 

@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import traceback
+from functools import cache, cached_property
 
 
 def main():
@@ -28,7 +29,9 @@ def main():
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: the URL in our environment is nobody's business.
     import airflow
     from airflow.dag_processing import collection  # noqa: F401
+    from sqlalchemy.orm import configure_mappers
 
+    configure_mappers()  # Else the first request would wait for it.
     send(link, {"event": "ready", "airflow": airflow.__version__})
     while (request := receive(link)) is not None:
         send(link, handle(request))
@@ -70,15 +73,25 @@ def sync(request):
     return {"dags": dags, "errors": {path: text for path, text in errors.items() if path not in given}}
 
 
-def own_dag(file, root, data):
-    """Where a DAG comes from is the host's word, not the file's: Airflow stores the text of whatever `fileloc` names."""
+@cache
+def own_dag_class():
     from airflow.serialization.serialized_objects import LazyDeserializedDAG
 
+    class OwnDag(LazyDeserializedDAG):
+        @cached_property
+        def timetable(self):  # Airflow makes it anew each of the sixteen times that it asks.
+            return LazyDeserializedDAG.timetable.fget(self)
+
+    return OwnDag
+
+
+def own_dag(file, root, data):
+    """Where a DAG comes from is the host's word, not the file's: Airflow stores the text of whatever `fileloc` names."""
     data["dag"]["fileloc"] = file["fileloc"]
     data["dag"]["relative_fileloc"] = file["path"]
     if "_processor_dags_folder" in data["dag"]:
         data["dag"]["_processor_dags_folder"] = root
-    return LazyDeserializedDAG(data=data)
+    return own_dag_class()(data=data)
 
 
 def ensure_bundle(name, session):

@@ -333,6 +333,8 @@ fn report_staged(stage: &Stage, examined: Vec<Examined>) -> SyncReport {
             warnings: Vec::new(),
             seconds: file.as_ref().map_or(0.0, |file| file.seconds),
         };
+        // The user knows the file by its name, and not where we looked at it.
+        let stage_path = format!("{}/", stage.directory.display());
         let failure = match (&staged.failure, file.map(|file| file.verdict)) {
             (Some(why), _) => Some(Failure::new(why)),
             (None, Some(Err(failure))) => Some(failure),
@@ -344,7 +346,7 @@ fn report_staged(stage: &Stage, examined: Vec<Examined>) -> SyncReport {
         };
         if let Some(failure) = failure {
             entry.outcome = Outcome::Failed {
-                message: failure.message,
+                message: failure.message.replace(&stage_path, ""),
             };
         }
         report.files.push(entry);

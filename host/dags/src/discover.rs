@@ -14,6 +14,9 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::{Error, Result, text};
 
+/// Airflow's column for the name of a file with an import error has 1,024.
+const LONGEST_PATH: usize = 1000;
+
 /// Something in the folder that has to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -124,6 +127,16 @@ impl Walk {
             return Ok(());
         }
         let is_python = has_extension(full, "py");
+        if relative.len() > LONGEST_PATH {
+            if is_python {
+                self.refuse(
+                    full,
+                    &relative,
+                    "its path is too long for Airflow's tables\nhint: move it up, or shorten names",
+                );
+            }
+            return Ok(());
+        }
         if file_name
             .to_str()
             .is_none_or(|name| name.contains(char::is_control))
@@ -260,9 +273,14 @@ fn is_ignored(ignores: &Ignores, path: &Path, is_directory: bool) -> bool {
     }
 }
 
-/// airflow: utils.file.might_contain_dag_via_default_heuristic (`[core] dag_discovery_safe_mode`).
+/// airflow: utils.file.might_contain_dag_via_default_heuristic (`[core] dag_discovery_safe_mode`). Other than there, a DAG
+/// file in UTF-16 is taken for one, so that its author learns why it is not seen.
 pub(crate) fn might_contain_dag(content: &[u8]) -> bool {
-    let lower = content.to_ascii_lowercase();
+    let lower: Vec<u8> = content
+        .iter()
+        .filter(|&&byte| byte != 0)
+        .map(u8::to_ascii_lowercase)
+        .collect();
     let contains = |word: &[u8]| lower.windows(word.len()).any(|window| window == word);
     contains(b"airflow") && (contains(b"dag") || contains(b"asset"))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,8 +24,6 @@ pub(crate) const PROGRAM: &str = include_str!("../../python/dag_parser.py");
 const START: Duration = Duration::from_secs(60);
 /// How much longer than a file's limit the process may be silent.
 const GRACE: Duration = Duration::from_secs(15);
-/// Whom the parser runs as when we are root.
-const NOBODY: u32 = 65534;
 
 /// One file to parse.
 #[derive(Debug, Clone)]
@@ -95,6 +94,8 @@ struct Process {
     /// Killed when it is dropped.
     _child: Child,
     link: UnixStream,
+    /// The DAG folder that it may read, by device and inode: a link may lead to another one meanwhile.
+    folder: Option<(u64, u64)>,
 }
 
 impl Parser {
@@ -115,7 +116,13 @@ impl Parser {
     }
 
     pub(crate) async fn start(&mut self) -> Result<()> {
-        if self.process.is_none() {
+        let folder = identity(&self.settings.folder);
+        if self
+            .process
+            .as_ref()
+            .is_none_or(|process| process.folder != folder)
+        {
+            self.process = None;
             let process = launch(&self.settings, &mut self.missing_walls).await?;
             self.process = Some(process);
         }
@@ -296,6 +303,7 @@ async fn launch(settings: &Settings, missing_walls: &mut Vec<String>) -> Result<
         python: settings.python.clone(),
         problem,
     };
+    let folder = identity(&settings.folder);
     let own = settings.scratch.join("parser");
     let program = prepare(settings, &own)?;
     let log =
@@ -306,6 +314,7 @@ async fn launch(settings: &Settings, missing_walls: &mut Vec<String>) -> Result<
         .args(["-I", "-B"])
         .arg(program)
         .envs(own_environment(&own))
+        .env("AIRFLOW__CORE__DAGS_FOLDER", &settings.folder)
         .current_dir(&own)
         .stdin(Stdio::from(theirs))
         .stderr(Stdio::from(log));
@@ -316,6 +325,7 @@ async fn launch(settings: &Settings, missing_walls: &mut Vec<String>) -> Result<
         settings.scratch.join("stage"),
     ]);
     readable.extend(settings.parser_may_read.iter().cloned());
+    readable.extend(plugins_folder(settings));
     let walls = Walls {
         readable,
         writable: vec![own.clone()],
@@ -326,7 +336,6 @@ async fn launch(settings: &Settings, missing_walls: &mut Vec<String>) -> Result<
     let hello = json!({
         "op": "start", "scratch": own, "preload": settings.preload, "parallel": settings.parallel.max(1),
         "memory": settings.parse_memory,
-        "uid": nix::unistd::geteuid().is_root().then_some(NOBODY),
     });
     let ready = async {
         frames::send_parser(&mut link, &hello).await?;
@@ -368,10 +377,16 @@ async fn launch(settings: &Settings, missing_walls: &mut Vec<String>) -> Result<
     Ok(Process {
         _child: child,
         link,
+        folder,
     })
 }
 
-/// Writes the program, and empties and hands over the one directory that the parser may write to.
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(folder).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Writes the program, and empties the one directory that the parser may write to.
 fn prepare(settings: &Settings, own: &Path) -> Result<PathBuf> {
     let programs = settings.scratch.join("programs");
     for directory in [&programs, &settings.scratch.join("stage")] {
@@ -387,12 +402,6 @@ fn prepare(settings: &Settings, own: &Path) -> Result<PathBuf> {
     // Airflow writes a config with fresh keys into a home that has none.
     let config = home.join("airflow.cfg");
     fs::write(&config, "").map_err(Error::io("write", &config))?;
-    if nix::unistd::geteuid().is_root() {
-        for path in [own, &home, &config] {
-            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY))
-                .map_err(Error::io("hand over", path))?;
-        }
-    }
     Ok(program)
 }
 
@@ -412,6 +421,15 @@ fn own_environment(own: &Path) -> Vec<(&'static str, PathBuf)> {
         ("USER", "nobody".into()),
         ("LOGNAME", "nobody".into()),
     ]
+}
+
+/// Airflow's own plugins bring timetables and weight rules that DAG files use.
+fn plugins_folder(settings: &Settings) -> Option<PathBuf> {
+    settings
+        .parser_environment
+        .iter()
+        .find(|(name, _)| name == "AIRFLOW__CORE__PLUGINS_FOLDER")
+        .map(|(_, folder)| PathBuf::from(folder))
 }
 
 fn log_path(settings: &Settings) -> PathBuf {

@@ -159,12 +159,28 @@ fn garbage(what: &str, stderr: &str) -> Failure {
 }
 
 fn said(stderr: &str) -> String {
-    let last = text::last_lines(stderr, 20);
+    let last = text::last_lines(&legible(stderr), 20);
     if last.is_empty() {
         String::new()
     } else {
         format!("\nits last words on stderr:\n{}", text::cut(&last, 8 << 10))
     }
+}
+
+/// Only text, and of faulthandler's picture of the stack only the user's part: below it is what imported the file.
+fn legible(stderr: &str) -> String {
+    let mut is_below = false;
+    let mut kept = Vec::new();
+    for line in stderr.lines() {
+        let is_frame = line.starts_with("  File ");
+        is_below = is_frame && (is_below || line.contains("<frozen importlib._bootstrap>"));
+        let is_text = !line
+            .contains(|c: char| c == char::REPLACEMENT_CHARACTER || (c.is_control() && c != '\t'));
+        if !is_below && is_text && !line.starts_with("Extension modules:") {
+            kept.push(line);
+        }
+    }
+    kept.join("\n")
 }
 
 fn read(body: &[u8]) -> Result<Parsed, Failure> {
@@ -188,6 +204,8 @@ fn read(body: &[u8]) -> Result<Parsed, Failure> {
     for raw in frame.dags {
         dags.push(read_dag(raw)?);
     }
+    // Airflow keeps a module's DAGs in a set.
+    dags.sort_by(|a, b| a.dag_id.cmp(&b.dag_id));
     Ok(Parsed {
         dags,
         warnings: frame
@@ -214,7 +232,7 @@ fn read_dag(raw: Box<RawValue>) -> Result<ParsedDag, Failure> {
         )));
     }
     let dag = SerializedDag::parse(&data).map_err(|error| {
-        let mut message = format!("the DAG {dag_id} cannot be read: {error}");
+        let mut message = format!("the DAG {dag_id}: failed to {error}");
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
             message.push_str(&format!(": {cause}"));
