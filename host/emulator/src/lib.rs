@@ -7,6 +7,11 @@
 //! Reading order: `state` (what is known), `record` and `journal` (how it lasts), `core` (the lock around it), `callers`, `containers`,
 //! `dispatch`, `fates`, `housekeeping` (how it changes), `lifecycle` and `process` (the world), the two services (the wire).
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
+)]
+
 mod caller_service;
 mod callers;
 mod clock;

@@ -161,10 +161,12 @@ async fn finish(core: &Core, task_id: String, socket: &Path, exit: &Exit) {
 }
 
 pub(crate) fn bind(socket: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => UnixListener::bind(socket),
+    if let Err(error) = std::fs::remove_file(socket)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
     }
+    UnixListener::bind(socket)
 }
 
 async fn serve(

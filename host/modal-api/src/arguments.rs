@@ -4,6 +4,9 @@ use ciborium::Value;
 
 use crate::Error;
 
+/// Positional and named arguments.
+pub type Arguments = (Vec<Value>, Vec<(Value, Value)>);
+
 /// Encodes `function(*args, **kwargs)`. Both must be what their names say: an array and a map.
 pub fn encode_arguments(args: Value, kwargs: Value) -> Result<Vec<u8>, Error> {
     if !args.is_array() || !kwargs.is_map() {
@@ -15,7 +18,7 @@ pub fn encode_arguments(args: Value, kwargs: Value) -> Result<Vec<u8>, Error> {
 }
 
 /// Reads what [`encode_arguments`] or a Python caller wrote.
-pub fn decode_arguments(bytes: &[u8]) -> Result<(Vec<Value>, Vec<(Value, Value)>), Error> {
+pub fn decode_arguments(bytes: &[u8]) -> Result<Arguments, Error> {
     match decode(bytes)? {
         Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
             Ok([Value::Array(args), Value::Map(kwargs)]) => Ok((args, kwargs)),

@@ -13,7 +13,7 @@ use ciborium::Value;
 use uuid::Uuid;
 
 use crate::{
-    Credentials, Error, ServerUrl, arguments,
+    Arguments, Credentials, Error, ServerUrl, arguments,
     call::Caller,
     retry::{End, Policy},
     wire::{
@@ -43,7 +43,7 @@ pub struct Input {
 
 impl Input {
     /// The arguments, if they came in CBOR.
-    pub fn arguments(&self) -> Result<(Vec<Value>, Vec<(Value, Value)>), Error> {
+    pub fn arguments(&self) -> Result<Arguments, Error> {
         match self.data_format {
             DataFormat::Cbor => arguments::decode_arguments(&self.payload),
             other => Err(Error::Decode(format!(

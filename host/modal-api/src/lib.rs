@@ -3,6 +3,11 @@
 //! The room speaks of functions, calls, inputs and containers; what a call is good for is its caller's business. No file is read
 //! and no environment variable but in [`container::Client::from_env`], where Modal itself hands over the address that way.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
+)]
+
 mod arguments;
 mod call;
 mod client;
@@ -15,7 +20,7 @@ mod url;
 pub mod container;
 pub mod wire;
 
-pub use arguments::{decode_arguments, encode_arguments};
+pub use arguments::{Arguments, decode_arguments, encode_arguments};
 pub use client::{Client, FunctionHandle};
 pub use credentials::{ClientKind, Credentials};
 pub use error::Error;

@@ -1,4 +1,10 @@
 //! Our subset of the protocol against the official client's: a field's number, type and name never differ.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::exit,
+    reason = "a test ends at the first surprise, and says why it was skipped"
+)]
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,12 @@
 //! The emulator from outside: real processes, real sockets, kill -9.
 //!
 //! The containers, and the emulators that are killed, are this test binary started again (see `programs`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::exit,
+    reason = "a test ends at the first surprise, and says why it was skipped"
+)]
 
 mod calls;
 mod deliveries;

@@ -111,11 +111,11 @@ async fn one(client: Client, input: Input, mut cancelled: watch::Receiver<String
             Outcome::Returned(Value::from("appended"))
         }
         "child" => {
-            let child = std::process::Command::new("setsid")
+            let child = tokio::process::Command::new("setsid")
                 .args(["sleep", "1000"])
                 .spawn()
                 .unwrap();
-            Outcome::Returned(Value::from(child.id()))
+            Outcome::Returned(Value::from(child.id().unwrap()))
         }
         "stubborn" => {
             tokio::time::sleep(Duration::from_millis(number())).await;
