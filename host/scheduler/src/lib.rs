@@ -7,7 +7,6 @@
 mod error;
 pub mod lost;
 mod mapping;
-mod timetables;
 pub mod plan;
 pub mod queue;
 pub mod retry;
@@ -15,6 +14,7 @@ pub mod run;
 pub mod runs;
 pub mod snapshot;
 pub mod supported;
+mod timetables;
 mod weights;
 
 pub use error::Error;

@@ -47,7 +47,7 @@ pub fn plan(dag: &SerializedDag, snapshot: &RunSnapshot, now: DateTime<Utc>) -> 
     }
     passes.verify_integrity(snapshot);
     passes.board.end_pass();
-    passes.run((0..dag.tasks.len()).collect());
+    passes.run();
     let verdict = verdict::verdict(&mut passes);
     RunPlan {
         waiting: waiting(&passes),

@@ -61,8 +61,7 @@ impl Restriction {
     /// `airflow: SerializedDAG._time_restriction`
     pub(crate) fn of(dag: &SerializedDag) -> Self {
         let starts = dag.tasks.iter().filter_map(|task| task.start_date);
-        let ends: Option<Vec<DateTime<Utc>>> =
-            dag.tasks.iter().map(|task| task.end_date).collect();
+        let ends: Option<Vec<DateTime<Utc>>> = dag.tasks.iter().map(|task| task.end_date).collect();
         Self {
             earliest: starts.chain(dag.start_date).min(),
             latest: match ends {
@@ -92,8 +91,14 @@ pub(crate) enum Unreadable {
     /// A class that is not here.
     Class(String),
     /// Its data are not as Airflow writes them.
-    Data { class: String, problem: String },
-    Cron { expression: String, problem: String },
+    Data {
+        class: String,
+        problem: String,
+    },
+    Cron {
+        expression: String,
+        problem: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -104,9 +109,17 @@ pub(crate) enum Timetable {
     Continuous,
     CronTrigger(CronTrigger),
     MultipleCronTrigger(Vec<CronTrigger>),
-    DeltaTrigger { delta: Delta, interval: Delta },
-    CronDataInterval { cron: Cron, zone: Zone },
-    DeltaDataInterval { delta: Delta },
+    DeltaTrigger {
+        delta: Delta,
+        interval: Delta,
+    },
+    CronDataInterval {
+        cron: Cron,
+        zone: Zone,
+    },
+    DeltaDataInterval {
+        delta: Delta,
+    },
     Events(Events),
     /// Assets trigger it as well.
     AssetOrTime(Box<Timetable>),
@@ -141,9 +154,12 @@ impl Timetable {
                 let ticks = trigger::DeltaTrigger { delta, interval };
                 trigger::next(&ticks, last, restriction, now)
             }
-            Self::CronDataInterval { cron, zone } => {
-                interval::next(&interval::CronInterval { cron, zone }, last, restriction, now)
-            }
+            Self::CronDataInterval { cron, zone } => interval::next(
+                &interval::CronInterval { cron, zone },
+                last,
+                restriction,
+                now,
+            ),
             Self::DeltaDataInterval { delta } => {
                 interval::next(&interval::DeltaInterval { delta }, last, restriction, now)
             }

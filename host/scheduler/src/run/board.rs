@@ -224,9 +224,10 @@ impl<'a> Board<'a> {
         sum
     }
 
-    /// The visible state of the unexpanded task instance, if there is one.
+    /// The state of the unexpanded task instance, if there is one, also when it was set in this pass: Airflow
+    /// asks the database for this one.
     pub(super) fn unexpanded_state(&self, task: TaskIndex) -> Option<Option<TaskInstanceState>> {
-        self.at(task, -1).map(|piece| self.pieces[piece].visible)
+        self.at(task, -1).map(|piece| self.pieces[piece].state)
     }
 
     /// Every task instance that still exists.

@@ -21,6 +21,9 @@ pub(super) struct Passes<'a> {
     pub(super) dependencies: Dependencies<'a>,
     pub(super) decisions: Vec<Decision>,
     identities: Identities<'a>,
+    /// Tasks in the order of a pass, which is that of their ids, and the place of each.
+    order: Vec<TaskIndex>,
+    places: Vec<usize>,
     /// Computed when the first task instance is made.
     weights: Option<Vec<i32>>,
 }
@@ -35,7 +38,16 @@ pub(super) fn is_candidate(state: Option<TaskInstanceState>) -> bool {
 
 impl<'a> Passes<'a> {
     pub(super) fn new(board: Board<'a>, snapshot: &'a RunSnapshot, now: DateTime<Utc>) -> Self {
+        let tasks = &board.dag.tasks;
+        let mut order: Vec<TaskIndex> = (0..tasks.len()).collect();
+        order.sort_by_key(|&task| tasks[task].task_id.as_str());
+        let mut places = vec![0; tasks.len()];
+        for (place, &task) in order.iter().enumerate() {
+            places[task] = place;
+        }
         Self {
+            order,
+            places,
             dependencies: Dependencies::new(&board, snapshot, now),
             board,
             decisions: Vec::new(),
@@ -44,24 +56,28 @@ impl<'a> Passes<'a> {
         }
     }
 
-    /// Runs passes over the tasks given and over whatever they move.
-    pub(super) fn run(&mut self, first: Vec<TaskIndex>) {
-        let mut tasks: BTreeSet<TaskIndex> = first.into_iter().collect();
-        while !tasks.is_empty() {
-            for task in tasks {
-                self.look_at(task);
+    /// Runs passes over all tasks, then over whatever they move.
+    pub(super) fn run(&mut self) {
+        self.run_from((0..self.order.len()).collect());
+    }
+
+    fn run_from(&mut self, mut places: BTreeSet<usize>) {
+        while !places.is_empty() {
+            for place in places {
+                self.look_at(self.order[place]);
             }
-            tasks = self.end_pass();
+            places = self.end_pass();
         }
     }
 
-    /// Makes the changes visible; returns who must be looked at because of them.
-    fn end_pass(&mut self) -> BTreeSet<TaskIndex> {
+    /// Makes the changes visible; returns the places of those who must be looked at because of them.
+    fn end_pass(&mut self) -> BTreeSet<usize> {
         let touched = self.board.end_pass();
         let structure = &self.dependencies.structure;
         touched
             .into_iter()
             .flat_map(|task| structure.dependents(self.board.dag, task))
+            .map(|task| self.places[task])
             .collect()
     }
 
@@ -301,8 +317,8 @@ impl<'a> Passes<'a> {
             }
         }
         if movement == Movement::Forced {
-            let tasks = self.end_pass();
-            self.run(tasks.into_iter().collect());
+            let places = self.end_pass();
+            self.run_from(places);
         }
         movement
     }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use model::{DagRun, DagRunTriggeredBy, DagRunType, SerializedDag};
 use serde_json::Value;
 
-use super::manual::{check_run_type, check_params, isoformat};
+use super::manual::{check_params, check_run_type, isoformat};
 use super::{MappedLengths, task_instances};
 use crate::Error;
 use crate::plan::{DueDecision, NewDagRun};
@@ -46,10 +46,7 @@ pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueD
             dag_id: dag.dag_id.clone(),
         });
     };
-    let stored = due
-        .next
-        .data_interval_start
-        .zip(due.next.data_interval_end);
+    let stored = due.next.data_interval_start.zip(due.next.data_interval_end);
     let (start, end) = match stored {
         Some(interval) => interval,
         None => inferred(dag, run_after)?,

@@ -109,7 +109,9 @@ fn check_run_id(run_id: &str, run_type: DagRunType) -> Result<(), Error> {
         return Err(problem("it is empty".to_owned()));
     }
     if run_id.chars().count() > MAX_RUN_ID {
-        return Err(problem(format!("it is longer than {MAX_RUN_ID} characters")));
+        return Err(problem(format!(
+            "it is longer than {MAX_RUN_ID} characters"
+        )));
     }
     if run_id.contains("..") {
         return Err(problem("it contains two dots in a row".to_owned()));

@@ -5,7 +5,9 @@
 
 mod parse;
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Utc};
+use chrono::{
+    DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Utc,
+};
 
 use super::{Problem, Zone};
 
@@ -85,7 +87,11 @@ impl Cron {
         at: DateTime<Utc>,
     ) -> Result<DateTime<Utc>, Problem> {
         let next = self.after(zone, at)?;
-        Ok(if self.before(zone, next)? == at { at } else { next })
+        Ok(if self.before(zone, next)? == at {
+            at
+        } else {
+            next
+        })
     }
 
     /// `at` itself if it is a match, else the one before.
@@ -109,9 +115,9 @@ impl Cron {
         direction: Direction,
     ) -> Result<DateTime<Utc>, Problem> {
         let local = zone.local(at);
-        let found = self.search(local, direction).ok_or_else(|| {
-            Problem(format!("no date matches within {MAX_YEARS} years of {at}"))
-        })?;
+        let found = self
+            .search(local, direction)
+            .ok_or_else(|| Problem(format!("no date matches within {MAX_YEARS} years of {at}")))?;
         let instant = if self.hours.only_any {
             // Every hour, also the one that the clocks repeat or leave out: by elapsed time.
             at.checked_add_signed(found - local)
@@ -189,7 +195,9 @@ impl Cron {
     }
 
     fn has_year(&self, year: i32) -> bool {
-        self.years.as_ref().is_none_or(|years| years.contains(&year))
+        self.years
+            .as_ref()
+            .is_none_or(|years| years.contains(&year))
     }
 
     /// What `W` and `#` say holds on both sides.

@@ -106,6 +106,30 @@ impl Delta {
         }
     }
 
+    /// Whether it leads to a certain weekday, hour and so on.
+    pub(super) fn has_absolute_parts(&self) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::Relative(relative) => {
+                let Relative {
+                    year,
+                    month,
+                    day,
+                    hour,
+                    minute,
+                    second,
+                    microsecond,
+                    weekday,
+                    ..
+                } = relative;
+                [year, month, day, hour, minute, second, microsecond]
+                    .iter()
+                    .any(|part| part.is_some())
+                    || weekday.is_some()
+            }
+        }
+    }
+
     /// `airflow: DeltaDataIntervalTimetable._relativedelta_in_seconds`
     pub(super) fn microseconds(&self) -> Option<i64> {
         match self {
@@ -156,7 +180,9 @@ impl Relative {
             .checked_add_signed(TimeDelta::try_hours(self.hours.checked_mul(sign)?)?)?
             .checked_add_signed(TimeDelta::try_minutes(self.minutes.checked_mul(sign)?)?)?
             .checked_add_signed(TimeDelta::try_seconds(self.seconds.checked_mul(sign)?)?)?
-            .checked_add_signed(TimeDelta::microseconds(self.microseconds.checked_mul(sign)?))?;
+            .checked_add_signed(TimeDelta::microseconds(
+                self.microseconds.checked_mul(sign)?,
+            ))?;
         let Some((weekday, nth)) = self.weekday else {
             return Some(moved.and_utc());
         };
@@ -167,7 +193,11 @@ impl Relative {
         } else {
             -(weeks + (today - weekday).rem_euclid(7))
         };
-        Some(moved.checked_add_signed(TimeDelta::try_days(jump)?)?.and_utc())
+        Some(
+            moved
+                .checked_add_signed(TimeDelta::try_days(jump)?)?
+                .and_utc(),
+        )
     }
 }
 

@@ -148,12 +148,13 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// A schedule must move on. `airflow: DeltaMixin.validate`
+    /// A schedule must move on. One that leads to a certain weekday or hour may stand still on that very
+    /// day, which Airflow lets pass. `airflow: DeltaMixin.validate`
     fn positive_delta(&self, name: &str) -> Result<Delta, Unreadable> {
         let delta = self.delta(name)?;
         let someday = DateTime::<Utc>::UNIX_EPOCH;
         match delta.after(someday) {
-            Ok(later) if later > someday => Ok(delta),
+            Ok(later) if later > someday || delta.has_absolute_parts() => Ok(delta),
             _ => Err(self.problem("its delta is not positive")),
         }
     }

@@ -78,7 +78,13 @@ impl Cron {
             years: values
                 .get(6)
                 .filter(|years| !years.any && years.numbers.len() < 130)
-                .map(|years| years.numbers.iter().map(|&year| year.cast_signed()).collect()),
+                .map(|years| {
+                    years
+                        .numbers
+                        .iter()
+                        .map(|&year| year.cast_signed())
+                        .collect()
+                }),
         })
     }
 }
@@ -161,12 +167,13 @@ fn split_nth(item: &str) -> Result<(String, Option<Nth>), String> {
     let Some((days, nth)) = item.split_once('#') else {
         return Ok((item.to_owned(), None));
     };
-    let named_range = days
-        .split_once('-')
-        .is_none_or(|(low, high)| WEEKDAYS.contains(&low) && WEEKDAYS.contains(&high));
+    let named_range = days.split_once('-').map_or(
+        days.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+        |(low, high)| WEEKDAYS.contains(&low) && WEEKDAYS.contains(&high),
+    );
     match nth.parse() {
-        Ok(nth @ 1..=5) if is_number(&nth.to_string()) && named_range => {
-            Ok((days.to_owned(), Some(Nth::Number(nth))))
+        Ok(number @ 1..=5) if is_number(nth) && named_range => {
+            Ok((days.to_owned(), Some(Nth::Number(number))))
         }
         _ => Err(format!("{item:?} is not a weekday from #1 to #5")),
     }
@@ -188,12 +195,14 @@ fn range(index: usize, item: &str) -> Result<Option<Vec<u32>>, String> {
     let number = |text: &str| -> Result<u32, String> {
         let value = if is_number(text) {
             text.parse().map_err(|_| format!("{text:?} is too big"))?
-        } else if index == DAY && text == "l" {
-            31
         } else {
             name(index, text)?
         };
-        Ok(if index == WEEKDAY && value == 7 { 0 } else { value })
+        Ok(if index == WEEKDAY && value == 7 {
+            0
+        } else {
+            value
+        })
     };
     let step_of = |text: &str| -> Result<u32, String> {
         match text.parse() {
@@ -202,6 +211,7 @@ fn range(index: usize, item: &str) -> Result<Option<Vec<u32>>, String> {
         }
     };
     let (low, high, step, is_start) = match (bounds.split_once('-'), step) {
+        (Some((low, "l")), step) if index == DAY => (number(low)?, highest, step, false),
         (Some((low, high)), step) => (number(low)?, number(high)?, step, false),
         (None, Some(step)) if bounds == "*" => (lowest, highest, Some(step), false),
         (None, Some(step)) => (number(bounds)?, highest, Some(step), true),
@@ -239,12 +249,7 @@ fn range(index: usize, item: &str) -> Result<Option<Vec<u32>>, String> {
     Ok(Some(numbers))
 }
 
-fn single(
-    index: usize,
-    item: &str,
-    nth: Option<Nth>,
-    values: &mut Values,
-) -> Result<(), String> {
+fn single(index: usize, item: &str, nth: Option<Nth>, values: &mut Values) -> Result<(), String> {
     match item {
         "*" => values.any = true,
         "l" if index == DAY => values.last = true,

@@ -1,0 +1,10 @@
+//! The scheduler from outside: scripts with transcripts, properties, the truth table, speed, Airflow's examples.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod examples;
+mod properties;
+mod recorded;
+mod scenarios;
+mod speed;
+mod truth_table;
+mod world;
