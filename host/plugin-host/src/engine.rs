@@ -83,8 +83,17 @@ fn engine_config(pool: Option<PoolingAllocationConfig>) -> wasmtime::Result<Conf
     // Compiled code is shared by machines whose processors differ: only what all of them have.
     #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
     config.target("x86_64-unknown-linux-gnu")?;
-    if let Some(pool) = pool {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    match pool {
+        Some(pool) => {
+            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        }
+        // Where address space is scarce, bounds are checked in code instead of by 4 GiB of guard pages.
+        None => {
+            config
+                .memory_reservation(16 << 20)
+                .memory_reservation_for_growth(16 << 20)
+                .memory_guard_size(64 << 10);
+        }
     }
     Ok(config)
 }

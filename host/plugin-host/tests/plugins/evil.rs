@@ -23,7 +23,10 @@ fn short(house: &House) -> Grants {
 
 /// Long enough for a busy machine: here something else than the clock must end the call.
 fn patient(house: &House) -> Grants {
-    Grants { deadline: Duration::from_secs(60), ..house.grants() }
+    Grants {
+        deadline: Duration::from_secs(60),
+        ..house.grants()
+    }
 }
 
 async fn put(house: &House, settings: Value, grants: Grants) -> Result<Stored, Error> {
@@ -38,8 +41,19 @@ async fn put(house: &House, settings: Value, grants: Grants) -> Result<Stored, E
 async fn every_attack_ends_with_words() {
     let house = House::new();
     let modes = [
-        "trap", "panic", "recurse", "memory", "handles", "storm", "long-error", "huge-answer", "not-json",
-        "forged-reference", "many-attributes", "other-store", "unheard-of",
+        "trap",
+        "panic",
+        "recurse",
+        "memory",
+        "handles",
+        "storm",
+        "long-error",
+        "huge-answer",
+        "not-json",
+        "forged-reference",
+        "many-attributes",
+        "other-store",
+        "unheard-of",
     ];
     let mut seen = Vec::new();
     for mode in modes {
@@ -78,8 +92,13 @@ async fn every_attack_ends_with_words() {
 async fn a_runaway_guest_is_stopped_in_time_and_lets_others_run() {
     let house = House::new();
     let allowed = Duration::from_secs(1);
-    let limited = Grants { deadline: allowed, ..house.grants() };
-    let spinning = load(&house, json!({"mode": "spin"}), limited).await.unwrap();
+    let limited = Grants {
+        deadline: allowed,
+        ..house.grants()
+    };
+    let spinning = load(&house, json!({"mode": "spin"}), limited)
+        .await
+        .unwrap();
     let honest = house.volume_xcom().await;
     let started = Instant::now();
     let spin = async {
@@ -106,9 +125,14 @@ async fn a_runaway_guest_is_stopped_in_time_and_lets_others_run() {
 #[tokio::test]
 async fn host_functions_are_no_way_around_the_limits() {
     let house = House::new();
-    let ended = put(&house, json!({"mode": "drip"}), short(&house)).await.unwrap_err();
+    let ended = put(&house, json!({"mode": "drip"}), short(&house))
+        .await
+        .unwrap_err();
     // A gibibyte of random bytes or the deadline, whichever a machine reaches first.
-    assert!(matches!(ended, Error::Deadline { .. } | Error::Trapped { .. }), "{ended}");
+    assert!(
+        matches!(ended, Error::Deadline { .. } | Error::Trapped { .. }),
+        "{ended}"
+    );
 }
 
 #[tokio::test]
