@@ -123,7 +123,15 @@ mod tests {
             Err(why) => format!("{date} -> {why:?}"),
         })
         .collect();
-        insta::assert_snapshot!(read.join("\n"), @"");
+        insta::assert_snapshot!(read.join("\n"), @r"
+        2026-11-21T02:51:42.341768Z -> 2026-11-21T02:51:42.341768Z
+        2026-11-21T02:51:42.340000+01:00 -> 2026-11-21T01:51:42.340000Z
+        2026-11-21 02:51:42+0100 -> 2026-11-21T01:51:42Z
+        2026-11-21T02:51Z -> 2026-11-21T02:51:00Z
+        2026-11-21T02:51:42 -> NoTimeZone
+        2026-11-21 -> NoDate
+        soon -> NoDate
+        ");
     }
 
     #[test]
@@ -146,6 +154,15 @@ mod tests {
             )
         })
         .collect();
-        insta::assert_snapshot!(read.join("\n"), @"");
+        insta::assert_snapshot!(read.join("\n"), @r#"
+        "P7D" -> Some(604800000)
+        "PT1H30M0.5S" -> Some(5400500)
+        "-P1DT2S" -> Some(-86402000)
+        "P" -> None
+        "P1H" -> None
+        90 -> Some(90000)
+        "1.5" -> Some(1500)
+        true -> None
+        "#);
     }
 }

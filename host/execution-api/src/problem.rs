@@ -75,8 +75,8 @@ impl From<metadata::Error> for Problem {
             );
         }
         match code.as_deref() {
-            // Data exceptions and program limits: a value that no column takes, JSON nested too deeply.
-            Some(code) if code.starts_with("22") || code.starts_with("54") => {
+            // Data exceptions, program limits and checks: a value that no column takes, JSON nested too deeply.
+            Some(code) if code.starts_with("22") || code.starts_with("54") || code == "23514" => {
                 tracing::warn!(error = %chain, "the database refused a value");
                 Self::because(
                     StatusCode::UNPROCESSABLE_ENTITY,

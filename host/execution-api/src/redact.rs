@@ -120,6 +120,12 @@ mod tests {
         .iter()
         .map(|text| fields(&RawValue::from_string((*text).to_owned()).unwrap()))
         .collect();
-        insta::assert_snapshot!(shown.join("\n"), @"");
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        {"bash_command": "echo 1", "n": 1.0}
+        {"env":{"DB_PASSWORD":"***","PORT":1}}
+        {"big":12345678901234567890,"headers":[{"api-key":["***",1]}]}
+        {"sql": "select token from t"}
+        {"Token ":{"a":"***"}}
+        "#);
     }
 }

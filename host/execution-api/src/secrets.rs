@@ -81,6 +81,9 @@ mod tests {
         let error = Secrets::new(&format!("{},short", fernet::Fernet::generate_key()))
             .err()
             .unwrap();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @r"
+        use Fernet key 2: it is not 32 bytes in URL-safe base64
+        hint: `[core] fernet_key` must be the UI's
+        ");
     }
 }

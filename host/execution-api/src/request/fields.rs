@@ -58,6 +58,10 @@ impl Fields {
         serde_json::from_str(self.all.get(name)?.get()).ok()
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.all.contains_key(name)
+    }
+
     pub(crate) fn string(&mut self, name: &'static str) -> String {
         let raw = self.required(name);
         raw.and_then(|raw| self.read_string(name, &raw))
@@ -88,17 +92,23 @@ impl Fields {
         let read = match &value {
             Value::String(text) => text.trim().parse().ok(),
             Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-            _ => None,
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
-        match read.map(i32::try_from) {
-            Some(Ok(read)) => read,
-            Some(Err(_)) => self.complain(
-                "int_parsing_size",
+        match (read.map(i32::try_from), value) {
+            (Some(Ok(read)), _) => read,
+            (Some(Err(_)), _) => self.complain(
+                "less_than_equal",
                 name,
-                "Input should be at most 2147483647",
+                "Input should be less than or equal to 2147483647",
                 &raw,
             ),
-            None => self.complain("int_type", name, "Input should be a valid integer", &raw),
+            (None, Value::String(_)) => self.complain(
+                "int_parsing",
+                name,
+                "Input should be a valid integer, unable to parse string as an integer",
+                &raw,
+            ),
+            (None, _) => self.complain("int_type", name, "Input should be a valid integer", &raw),
         }
     }
 
@@ -232,6 +242,10 @@ impl Fields {
         T::default()
     }
 
+    pub(crate) fn complain_with(&mut self, complaint: Value) {
+        self.complaints.add_with(complaint);
+    }
+
     /// Ends the reading; unknown fields are refused.
     ///
     /// # Errors
@@ -308,14 +322,12 @@ impl Fields {
     }
 
     fn read_list<T: serde::de::DeserializeOwned>(&mut self, name: &str, raw: &RawValue) -> Vec<T> {
+        if !raw.get().starts_with('[') {
+            return self.complain("list_type", name, "Input should be a valid list", raw);
+        }
         match serde_json::from_str(raw.get()) {
             Ok(read) => read,
-            Err(error) => self.complain(
-                "list_type",
-                name,
-                &format!("Input should be a valid list: {error}"),
-                raw,
-            ),
+            Err(error) => self.complain("list_item", name, &error.to_string(), raw),
         }
     }
 

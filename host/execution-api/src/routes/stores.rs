@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::dag_run::{parsed, raw};
+use super::dag_run::parsed;
 use crate::problem::Problem;
 use crate::request::{Body, Caller, Fields, OwnTask, Params};
 use crate::{ApiState, clock};
@@ -164,13 +164,13 @@ async fn place(db: &mut PgConnection, id: Uuid) -> Result<Place, Problem> {
 /// A value may be anything but null.
 fn finish(mut body: Fields, value: &str) -> Result<(), Problem> {
     if value == "null" {
-        let null = raw(value.to_owned())?;
-        body.complain::<()>(
-            "value_error",
-            "value",
-            "Value error, value cannot be null",
-            &null,
-        );
+        body.complain_with(json!({
+            "type": "value_error",
+            "loc": ["body", "value"],
+            "msg": "Value error, value cannot be null",
+            "input": null,
+            "ctx": {"error": {}},
+        }));
     }
     body.finish()
 }

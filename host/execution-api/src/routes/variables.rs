@@ -51,7 +51,13 @@ pub(crate) async fn put(
     Body(body): Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let mut body = Fields::of_body(&body)?;
-    let value = body.required_nullable_string("val");
+    // airflow: the alias and the name of the field are both taken.
+    let name = if body.has("value") && !body.has("val") {
+        "value"
+    } else {
+        "val"
+    };
+    let value = body.required_nullable_string(name);
     let description = body.optional_string("description");
     body.finish()?;
     // airflow: Variable.set stores str(value), which makes a text of None.

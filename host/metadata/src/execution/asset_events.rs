@@ -71,7 +71,8 @@ pub async fn find(
                           WHERE le.event_id = e.id AND l.name = $3)) \
             AND ($4::timestamptz IS NULL OR e.timestamp >= $4) \
             AND ($5::timestamptz IS NULL OR e.timestamp <= $5) \
-          ORDER BY CASE WHEN $6 THEN e.timestamp END ASC, CASE WHEN NOT $6 THEN e.timestamp END DESC, e.id \
+          ORDER BY CASE WHEN $6 THEN e.timestamp END ASC, CASE WHEN $6 THEN e.id END ASC, \
+                   e.timestamp DESC, e.id DESC \
           LIMIT $7",
     )
     .bind(name)

@@ -34,12 +34,22 @@ pub(crate) async fn trigger(
         ));
     }
     if request.partition_key.is_some() {
-        return Err(refused(
-            "not_partitioned",
-            format!(
-                "runs of Dag '{dag_id}' can't be triggered for a partition: modalflow does not run partition mappers"
-            ),
-        ));
+        return Err(if dag.is_partitioned {
+            refused(
+                "unsupported",
+                format!(
+                    "a run of Dag '{dag_id}' can't be triggered for a partition: \
+                     modalflow does not run partition mappers"
+                ),
+            )
+        } else {
+            refused(
+                "not_partitioned",
+                format!(
+                    "Dag '{dag_id}' is not a partitioned Dag and does not accept a partition_key."
+                ),
+            )
+        });
     }
     let stored = api
         .dags

@@ -4,6 +4,8 @@
 //! gets values, so the plugin runs here. Ours has run it already and says so in a header: then bodies and answers are
 //! the `value` column as it is. Values pass through files, never whole through memory.
 
+mod checked;
+mod json_text;
 pub(crate) mod read;
 mod slice;
 mod stream;

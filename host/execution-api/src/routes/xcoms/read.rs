@@ -145,7 +145,7 @@ async fn slice(
         .into_iter()
         .map(|row| (target.coordinate(&row.run_id, row.map_index, 0), row))
         .collect();
-    Ok(stream::list(chosen, Arc::clone(&api.xcoms), form))
+    stream::list(chosen, Arc::clone(&api.xcoms), form).await
 }
 
 /// `HEAD`: how many map indexes have this XCom, in a range unit of Airflow's own.

@@ -65,13 +65,10 @@ mod tests {
             let chosen = Slice { start, stop, step }.of(vec![0, 1, 2, 3, 4]);
             assert_eq!(chosen, expected, "[{start:?}:{stop:?}:{step:?}]");
         }
-        assert_eq!(
-            Slice {
-                step: Some(-1),
-                ..Slice::default()
-            }
-            .of(Vec::<i32>::new()),
-            []
-        );
+        let backwards = Slice {
+            step: Some(-1),
+            ..Slice::default()
+        };
+        assert!(backwards.of(Vec::<i32>::new()).is_empty());
     }
 }

@@ -17,6 +17,8 @@ use crate::routes::dag_run::parsed;
 
 /// How much of a value is in memory at a time.
 const CHUNK: usize = 64 << 10;
+/// How much of a list is fetched before it is answered.
+const EAGER: usize = 8 << 20;
 
 /// JSON before, the value, JSON after.
 pub(super) fn framed(before: String, value: Payload, after: &'static str) -> Response {
@@ -33,32 +35,52 @@ pub(super) fn framed(before: String, value: Payload, after: &'static str) -> Res
     json(Body::from_stream(parts))
 }
 
-/// A JSON list of values, each fetched when its turn comes.
-pub(super) fn list(
+/// A JSON list of values. The first megabytes are fetched before the answer begins, so that a value that can't be
+/// read is an answer of its own; the rest come when their turn is there.
+pub(super) async fn list(
     rows: Vec<(XcomCoordinate, Row)>,
     xcoms: Arc<dyn XcomBackend>,
     form: Form,
-) -> Response {
-    let values = stream::iter(rows.into_iter().enumerate()).then(move |(at, (coordinate, row))| {
+) -> Result<Response, Problem> {
+    let mut rows = rows.into_iter();
+    let mut ready: Vec<Payload> = Vec::new();
+    let mut in_memory = 0;
+    while in_memory < EAGER
+        && let Some((at, row)) = rows.next()
+    {
+        let value = value(&*xcoms, &at, row.value, form).await?;
+        if let Payload::Inline(bytes) = &value {
+            in_memory += bytes.len();
+        }
+        ready.push(value);
+    }
+    let later = stream::iter(rows).then(move |(at, row)| {
         let xcoms = Arc::clone(&xcoms);
         async move {
-            let value = value(&*xcoms, &coordinate, row.value, form)
+            value(&*xcoms, &at, row.value, form)
                 .await
                 .map_err(|problem| {
                     std::io::Error::other(format!("an XCom can't be read: {problem:?}"))
-                })?;
+                })
+        }
+    });
+    let elements = stream::iter(ready)
+        .map(Ok)
+        .chain(later)
+        .enumerate()
+        .map(|(at, value)| {
             let comma = if at == 0 {
                 Bytes::new()
             } else {
                 Bytes::from_static(b",")
             };
-            Ok::<_, std::io::Error>(piece(comma).chain(pieces(value)))
-        }
-    });
+            value.map(|value| piece(comma).chain(pieces(value)))
+        })
+        .try_flatten();
     let parts = piece(Bytes::from_static(b"["))
-        .chain(values.try_flatten())
+        .chain(elements)
         .chain(piece(Bytes::from_static(b"]")));
-    json(Body::from_stream(parts))
+    Ok(json(Body::from_stream(parts)))
 }
 
 /// What a row stands for, or its column, as JSON.

@@ -7,12 +7,12 @@ use futures::TryStreamExt;
 use http::StatusCode;
 use metadata::execution::xcoms::{self, NewXcom, Writer};
 use plugin_host::{Payload, Scope, Stored, XcomCoordinate};
-use serde::Deserialize as _;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
+use super::checked::CheckedReader;
+use super::json_text::Fault;
 use super::{Form, Target};
 use crate::limits::XcomWrites;
 use crate::problem::Problem;
@@ -108,22 +108,30 @@ fn check_key(key: &str) -> Result<(), Problem> {
     ))
 }
 
-/// The body, in memory while it is small, else in an unnamed file.
+/// The body, checked to be JSON while it arrives; in memory while it is small, else in an unnamed file.
 async fn receive(api: &ApiState, body: Body) -> Result<Payload, Problem> {
     let stream = body.into_data_stream().map_err(std::io::Error::other);
-    let reader = Box::pin(StreamReader::new(stream));
-    match Payload::spool(&api.spool_dir, reader, api.limits.max_xcom_bytes).await {
+    let mut reader = CheckedReader::new(StreamReader::new(Box::pin(stream)));
+    let received = Payload::spool(&api.spool_dir, &mut reader, api.limits.max_xcom_bytes).await;
+    match received {
+        // No body is how workers push None.
         Ok(payload) if payload.is_empty() => Ok(Payload::from("null")),
-        Ok(payload) => Ok(payload),
+        Ok(payload) => reader
+            .finish()
+            .map(|()| payload)
+            .map_err(|fault| not_json(&fault)),
         Err(plugin_host::Error::PayloadTooLarge { limit }) => Err(Problem::because(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too_large",
             format!(
-                "the XCom value is larger than {limit} bytes, the limit of this environment; \
-                 push a reference to where the data is, or raise xcom.max_bytes"
+                "the XCom value is larger than {limit} bytes, the limit of this environment\n\
+                 hint: push a reference to where the data is, or raise xcom.max_bytes"
             ),
         )),
-        Err(error) => Err(error.into()),
+        Err(error) => match reader.fault() {
+            Some(fault) => Err(not_json(&fault)),
+            None => Err(error.into()),
+        },
     }
 }
 
@@ -138,45 +146,20 @@ async fn column(
         Form::Stored => {
             let max = u64::try_from(api.limits.max_body_bytes).unwrap_or(u64::MAX);
             let bytes = body.into_bytes(max).await?;
-            let json: Box<RawValue> =
-                serde_json::from_slice(&bytes).map_err(|error| not_json(&error))?;
-            Ok(json.get().to_owned())
+            String::from_utf8(bytes.into()).map_err(|_| Problem::bug("checked JSON is not UTF-8"))
         }
-        Form::Value => {
-            let body = checked_json(body).await?;
-            Ok(api.xcoms.put(at, body).await?.to_column().to_string())
-        }
+        Form::Value => Ok(api.xcoms.put(at, body).await?.to_column().to_string()),
     }
 }
 
-/// The value, if it is JSON. It is read through once and not kept.
-async fn checked_json(body: Payload) -> Result<Payload, Problem> {
-    let checked = match &body {
-        Payload::Inline(bytes) => is_json(&bytes[..]),
-        Payload::Spooled(_) => {
-            let reader = tokio_util::io::SyncIoBridge::new(body.reader());
-            tokio::task::spawn_blocking(move || is_json(std::io::BufReader::new(reader)))
-                .await
-                .map_err(|_| Problem::bug("reading the value was interrupted"))?
-        }
-    };
-    checked.map(|()| body).map_err(|error| not_json(&error))
-}
-
-fn is_json(reader: impl std::io::Read) -> Result<(), serde_json::Error> {
-    let mut json = serde_json::Deserializer::from_reader(reader);
-    serde::de::IgnoredAny::deserialize(&mut json)?;
-    json.end()
-}
-
-fn not_json(error: &serde_json::Error) -> Problem {
+fn not_json(fault: &Fault) -> Problem {
     let mut complaints = Complaints::default();
     complaints.add_with(json!({
         "type": "json_invalid",
-        "loc": ["body", error.column()],
+        "loc": ["body", fault.at],
         "msg": "JSON decode error",
         "input": {},
-        "ctx": {"error": error.to_string()},
+        "ctx": {"error": fault.to_string()},
     }));
     complaints.into_problem()
 }
@@ -239,7 +222,7 @@ fn check_writer(api: &ApiState, writer: &Writer) -> Result<(), Problem> {
         XcomWrites::Own => Err(Problem::because(
             StatusCode::FORBIDDEN,
             "access_denied",
-            "a task writes and deletes only its own XComs; xcom.writes: any lifts that",
+            "a task writes and deletes only its own XComs",
         )),
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn update(
             tracing::info!(
                 dag_id = before.dag_id, run_id = before.run_id, task_id = before.task_id,
                 map_index = before.map_index, try_number = before.try_number,
-                state = %state, "a try ended"
+                state = %state, "a try left running"
             );
             (api.wake)();
             Ok(StatusCode::NO_CONTENT)
