@@ -122,9 +122,7 @@ fn what_is_missing_is_named() {
     assert!(of("partitioned runs") > 3, "{missing:#?}");
     assert_eq!(
         missing.len(),
-        of("runs that assets trigger")
-            + of("partitioned runs")
-            + of("callbacks of the DAG itself"),
+        of("runs that assets trigger") + of("partitioned runs") + of("callbacks of the DAG itself"),
         "{missing:#?}"
     );
 }
