@@ -49,7 +49,6 @@ fn process_environment(environment: &Environment, purpose: Purpose) -> Vec<(Stri
     let mut variables: Vec<(String, String)> =
         airflow_settings(environment, purpose).into_iter().collect();
     for name in ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"] {
-        #[expect(clippy::disallowed_methods, reason = "the system's own variables")]
         if let Ok(value) = std::env::var(name) {
             variables.push((name.to_owned(), value));
         }

@@ -232,7 +232,6 @@ async fn run_task(
 
 /// Variables and connections of Airflow that the user has set for tasks, and the level of our own log.
 fn passed_on() -> BTreeMap<OsString, OsString> {
-    #[expect(clippy::disallowed_methods, reason = "these are the user's own names")]
     std::env::vars_os()
         .filter(|(name, _)| {
             name.to_str().is_some_and(|name| {

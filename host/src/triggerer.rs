@@ -25,10 +25,10 @@ impl OnDemand {
         if deferred > 0 {
             self.last_needed = Some(now);
         }
-        if self.running.as_ref().is_some_and(Triggerer::has_ended) {
-            if let Some(ended) = self.running.take() {
-                tracing::warn!(log = %ended.log.display(), "the triggerer ended by itself");
-            }
+        if self.running.as_ref().is_some_and(Triggerer::has_ended)
+            && let Some(ended) = self.running.take()
+        {
+            tracing::warn!(log = %ended.log.display(), "the triggerer ended by itself");
         }
         match &self.running {
             None if deferred > 0 && is_past(self.last_start, PAUSE, now) => {

@@ -85,7 +85,7 @@ fn a_value_over_the_limit_fails_its_task_and_says_why() {
         ])
         .ok();
     assert!(
-        log.contains("1000000") && log.contains("max_bytes"),
+        log.contains("is over the limit of") && log.contains("xcom.max_bytes"),
         "{log}"
     );
     assert_eq!(files_below(&host.folder("xcom")), Vec::<String>::new());

@@ -21,8 +21,11 @@ pub struct StoredDag {
 /// no run uses it.
 #[derive(Debug, Default)]
 pub struct SerializedDags {
-    read: Mutex<HashMap<String, (Uuid, DateTime<Utc>, Arc<SerializedDag>)>>,
+    read: Mutex<HashMap<String, Read>>,
 }
+
+/// The version that was read, when it was written, and what it says.
+type Read = (Uuid, DateTime<Utc>, Arc<SerializedDag>);
 
 impl SerializedDags {
     /// The latest version of each of `dag_ids`; a DAG without one is left out, and one that can't be read

@@ -209,7 +209,7 @@ fn check_writer(api: &ApiState, writer: &Writer) -> Result<(), Problem> {
         writer.target_state.as_deref(),
         Some("queued" | "running" | "restarting")
     );
-    if !writer.is_current && !(writer.is_own && idle) {
+    if !(writer.is_current || writer.is_own && idle) {
         return Err(Problem::because(
             StatusCode::GONE,
             "not_found",
