@@ -226,10 +226,6 @@ impl Dags {
     }
 
     /// Who holds which DAG beside the staged files, and what files of their names hold now.
-    #[expect(
-        clippy::type_complexity,
-        reason = "two maps, taken apart at once by the one caller"
-    )]
     async fn ownership(
         &self,
         stage: &Stage,

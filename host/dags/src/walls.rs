@@ -114,10 +114,10 @@ pub(crate) fn interpreter_directories(python: &Path) -> Vec<PathBuf> {
     let real = python.canonicalize().ok();
     for program in [Some(python.to_owned()), real].into_iter().flatten() {
         // <prefix>/bin/python
-        if let Some(prefix) = program.parent().and_then(Path::parent) {
-            if prefix != Path::new("/") {
-                directories.push(prefix.to_owned());
-            }
+        if let Some(prefix) = program.parent().and_then(Path::parent)
+            && prefix != Path::new("/")
+        {
+            directories.push(prefix.to_owned());
         }
     }
     directories

@@ -44,14 +44,24 @@ pub(super) async fn running_runs(
             previous_run: dag.depends_on_past(),
         };
         wanted.push((run, needs));
-        known.push((std::sync::Arc::clone(dag), is_paused));
+        known.push((std::sync::Arc::clone(dag), stored.dag_version_id, is_paused));
     }
     let snapshots = run_snapshots::load(db, wanted).await?;
     let mut looked_at = Vec::with_capacity(snapshots.len());
     let mut ended = Vec::new();
-    for (snapshot, (dag, is_paused)) in snapshots.iter().zip(&known) {
+    for (snapshot, (dag, current, is_paused)) in snapshots.iter().zip(&known) {
         report.runs_examined += 1;
         let mut plan = scheduler::run::plan(dag, snapshot, now);
+        for decision in &mut plan.decisions {
+            // A task that came with a newer version of the DAG.
+            if let Decision::Insert {
+                dag_version_id: version @ None,
+                ..
+            } = decision
+            {
+                *version = Some(*current);
+            }
+        }
         if *is_paused {
             plan.decisions.retain(|decision| !starts_work(decision));
         }

@@ -1,5 +1,9 @@
 //! The Execution API over a real Postgres, asked as workers ask.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends at the first surprise"
+)]
 
 mod backend;
 mod lifecycle;
