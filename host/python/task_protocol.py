@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import socket
 import sys
 from typing import Any, NoReturn
 
@@ -116,7 +117,14 @@ def run_task(requests: Any, stdout: Any, stderr: Any, log_fd: int) -> NoReturn:
     """Be the task runner in this freshly forked process: talk over `requests`, never return."""
     from airflow.sdk.execution_time import supervisor
 
-    supervisor._fork_main(requests, stdout, stderr, log_fd, supervisor._subprocess_main)
+    def begin() -> None:
+        # A child is forked ahead of its task. It logs nothing, and nothing of it is the task's, before the start details are there.
+        with socket.socket(fileno=os.dup(0)) as start:
+            if not start.recv(1, socket.MSG_PEEK):
+                os._exit(0)
+        supervisor._subprocess_main()
+
+    supervisor._fork_main(requests, stdout, stderr, log_fd, begin)
     os._exit(125)
 
 

@@ -89,7 +89,7 @@ impl Conversation {
                 }
             },
             Request::TooLarge { id, size, limit } => {
-                let hint = "hint: raise `limits.xcom_max_bytes` of the worker, or store the data elsewhere and push where it is";
+                let hint = "hint: raise `xcom.max_bytes` in the environment's config.yaml, or store the data elsewhere and push where it is";
                 (
                     id,
                     unhandled(&format!(
@@ -136,7 +136,7 @@ impl Conversation {
         use ToSupervisor as M;
         let rest = match lookups::lookup(message, &self.ti_id) {
             Ok(lookup) => return self.execute(lookup, trace).await,
-            Err(rest) => rest,
+            Err(rest) => *rest,
         };
         match rest {
             M::SetXCom(message) => or_error(self.xcoms.set(message).await),

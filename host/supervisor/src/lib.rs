@@ -4,6 +4,11 @@
 //! (or from the emulator). Neither schedules anything, and neither knows a database: the Execution API is all that they see of
 //! the rest of the house.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
+)]
+
 mod client;
 mod config;
 mod conversation;
@@ -17,6 +22,7 @@ mod mask;
 mod messages;
 mod msgpack;
 mod outcome;
+mod runners;
 mod supervisor;
 mod task;
 mod task_log;

@@ -58,7 +58,7 @@ impl Lookup {
 
 /// The lookup for a message about anything but XComs and the task's end; the message back if there is none.
 #[expect(clippy::too_many_lines, reason = "a table: a row for each message")]
-pub(crate) fn lookup(message: ToSupervisor, ti_id: &str) -> Result<Lookup, ToSupervisor> {
+pub(crate) fn lookup(message: ToSupervisor, ti_id: &str) -> Result<Lookup, Box<ToSupervisor>> {
     use Shape::{Done, Field, Nothing, Object};
     use ToSupervisor as M;
     let own = |tail: &str| format!("/task-instances/{}/{tail}", segment(ti_id));
@@ -298,7 +298,7 @@ pub(crate) fn lookup(message: ToSupervisor, ti_id: &str) -> Result<Lookup, ToSup
         | M::GetXComSequenceSlice { .. }
         | M::TriggerDagRun(_)
         | M::GetHITLDetailResponse {}
-        | M::UpdateHITLDetail {}) => return Err(other),
+        | M::UpdateHITLDetail {}) => return Err(Box::new(other)),
     })
 }
 
@@ -407,8 +407,10 @@ mod tests {
     fn calls(messages: &str) -> String {
         let one = |text: &str| match lookup(ToSupervisor::read(text.as_bytes()).unwrap(), "id") {
             Ok(lookup) => format!("{} -> {:?}", lookup.call, lookup.shape),
-            Err(ToSupervisor::TriggerDagRun(message)) => trigger(&message).to_string(),
-            Err(other) => format!("elsewhere: {other:?}"),
+            Err(other) => match *other {
+                ToSupervisor::TriggerDagRun(message) => trigger(&message).to_string(),
+                other => format!("elsewhere: {other:?}"),
+            },
         };
         messages
             .trim()

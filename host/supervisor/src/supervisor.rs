@@ -1,6 +1,6 @@
 //! The supervisor: one for many tasks.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,14 +11,23 @@ use crate::{
     Error, ExecuteTask, Fate, PluginChoice, SupervisorKind, TaskOutcome, WorkerConfig,
     client::ExecutionApi,
     fork_server::{ForkServer, Launch, Role},
+    runners::Runners,
     task::{self, Shared},
     vigil,
 };
 
 /// Runs tries of tasks, as many at once as it is asked to.
 pub struct Supervisor {
-    kind: SupervisorKind,
-    shared: Shared,
+    way: Way,
+}
+
+/// Who watches over the task runners.
+enum Way {
+    Own(Box<Shared>),
+    Airflows {
+        fork_server: ForkServer,
+        escalation: Duration,
+    },
 }
 
 /// The plugins that keep what tasks leave behind.
@@ -84,9 +93,19 @@ impl Supervisor {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid())
             .ok()
             .flatten();
+        let fork_server = ForkServer::start(launch).await?;
+        if config.supervisor == SupervisorKind::Airflow {
+            let escalation = config.limits.escalation();
+            return Ok(Self {
+                way: Way::Airflows {
+                    fork_server,
+                    escalation,
+                },
+            });
+        }
         let shared = Shared {
             api: ExecutionApi::new(&config.execution_api_url)?,
-            fork_server: ForkServer::start(launch).await?,
+            runners: Runners::new(Arc::new(fork_server)),
             xcom_backend: plugins.xcom_backend,
             log_handler: plugins.log_handler,
             spool: spool(config),
@@ -96,8 +115,7 @@ impl Supervisor {
             user: user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name),
         };
         Ok(Self {
-            kind: config.supervisor,
-            shared,
+            way: Way::Own(Box::new(shared)),
         })
     }
 
@@ -109,9 +127,12 @@ impl Supervisor {
             workload.ti.task_id.clone(),
         );
         let (map_index, try_number) = (workload.ti.map_index, workload.ti.try_number);
-        let outcome = match self.kind {
-            SupervisorKind::Modalflow => task::run(&self.shared, workload, &cancel).await,
-            SupervisorKind::Airflow => self.delegate(&workload, &cancel).await,
+        let outcome = match &self.way {
+            Way::Own(shared) => task::run(shared, workload, &cancel).await,
+            Way::Airflows {
+                fork_server,
+                escalation,
+            } => delegate(fork_server, *escalation, &workload, &cancel).await,
         };
         tracing::info!(
             dag_id,
@@ -126,38 +147,41 @@ impl Supervisor {
         );
         outcome
     }
+}
 
-    /// Lets Airflow's own supervisor do it: reports and log are its business.
-    async fn delegate(&self, workload: &ExecuteTask, cancel: &CancellationToken) -> TaskOutcome {
-        let json = serde_json::to_string(workload).expect("a workload came from JSON");
-        let mut forked = match self
-            .shared
-            .fork_server
-            .fork(&Role::Airflow { workload: &json }, Vec::new())
-            .await
-        {
-            Ok(forked) => forked,
-            Err(error) => {
-                return TaskOutcome::without_process(Fate::NotStarted, crate::chain(&error));
-            }
-        };
-        let ended = tokio::select! {
-            ended = &mut forked.ended => ended.ok(),
-            () = cancel.cancelled() => {
-                // Airflow's supervisor hands SIGINT on to its runner. If that is not enough, both are killed.
-                let runners = children_of(forked.pid);
-                let ended = vigil::kill(forked.pid, Signal::SIGINT, &mut forked.ended, self.shared.limits.escalation()).await;
-                runners.into_iter().for_each(|runner| vigil::signal_group(runner, Signal::SIGKILL));
-                ended
-            }
-        };
-        TaskOutcome {
-            state: Fate::Delegated,
-            exit: ended.map(|ended| ended.code),
-            detail: ended.is_none().then(|| "the fork server ended".to_owned()),
-            max_rss_kib: ended.map(|ended| ended.max_rss_kib),
-            cpu_seconds: ended.map(|ended| ended.cpu_seconds),
+/// Lets Airflow's own supervisor do it: reports and log are its business.
+async fn delegate(
+    fork_server: &ForkServer,
+    escalation: Duration,
+    workload: &ExecuteTask,
+    cancel: &CancellationToken,
+) -> TaskOutcome {
+    let json = serde_json::to_string(workload).expect("a workload came from JSON");
+    let mut forked = match fork_server
+        .fork(&Role::Airflow { workload: &json }, Vec::new())
+        .await
+    {
+        Ok(forked) => forked,
+        Err(error) => {
+            return TaskOutcome::without_process(Fate::NotStarted, crate::chain(&error));
         }
+    };
+    let ended = tokio::select! {
+        ended = &mut forked.ended => ended.ok(),
+        () = cancel.cancelled() => {
+            // Airflow's supervisor hands SIGINT on to its runner. If that is not enough, both are killed.
+            let runners = children_of(forked.pid);
+            let ended = vigil::kill(forked.pid, Signal::SIGINT, &mut forked.ended, escalation).await;
+            runners.into_iter().for_each(|runner| vigil::signal_group(runner, Signal::SIGKILL));
+            ended
+        }
+    };
+    TaskOutcome {
+        state: Fate::Delegated,
+        exit: ended.map(|ended| ended.code),
+        detail: ended.is_none().then(|| "the fork server ended".to_owned()),
+        max_rss_kib: ended.map(|ended| ended.max_rss_kib),
+        cpu_seconds: ended.map(|ended| ended.cpu_seconds),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One try of one task, from the fork to the report of its end.
 
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use http::Method;
 use nix::sys::signal::Signal;
@@ -13,15 +13,16 @@ use tokio_util::{
 };
 
 use crate::{
-    Error, ExecuteTask, Fate, Limits, TaskOutcome,
+    ExecuteTask, Fate, Limits, TaskOutcome,
     client::{Call, ExecutionApi, Session, segment},
     conversation::{Conversation, Progress},
-    fork_server::{ForkServer, Forked, Role},
+    fork_server::Forked,
     frames::{Frames, Reply},
     last_words::LastWords,
     log_line::timestamp,
     mask::Masker,
     messages::XcomAddress,
+    runners::{Runner, Runners, Sockets},
     task_log::{Channel, TaskLog},
     vigil::{Stop, Vigil, signal_group},
     xcoms::Xcoms,
@@ -32,7 +33,7 @@ const FRAME_SLACK: u64 = 1 << 20;
 
 /// What all tasks of a worker share.
 pub(crate) struct Shared {
-    pub(crate) fork_server: ForkServer,
+    pub(crate) runners: Runners,
     pub(crate) api: ExecutionApi,
     pub(crate) xcom_backend: Arc<dyn XcomBackend>,
     pub(crate) log_handler: Arc<dyn LogHandler>,
@@ -43,22 +44,14 @@ pub(crate) struct Shared {
     pub(crate) user: String,
 }
 
-/// Our ends of a task's sockets.
-struct Sockets {
-    requests: UnixStream,
-    stdout: UnixStream,
-    stderr: UnixStream,
-    logging: UnixStream,
-}
-
 /// Runs the try. Everything that can go wrong is an outcome.
 pub(crate) async fn run(
     shared: &Shared,
     workload: ExecuteTask,
     cancel: &CancellationToken,
 ) -> TaskOutcome {
-    let (sockets, forked) = match fork(shared).await {
-        Ok(pair) => pair,
+    let Runner { sockets, forked } = match shared.runners.take().await {
+        Ok(runner) => runner,
         Err(error) => return TaskOutcome::without_process(Fate::NotStarted, crate::chain(&error)),
     };
     let session = shared.api.session(workload.token.clone());
@@ -83,12 +76,6 @@ pub(crate) async fn run(
             outcome
         }
     }
-}
-
-async fn fork(shared: &Shared) -> Result<(Sockets, Forked), Error> {
-    let (sockets, theirs) = Sockets::open().map_err(Error::Sockets)?;
-    let forked = shared.fork_server.fork(&Role::Modalflow, theirs).await?;
-    Ok((sockets, forked))
 }
 
 /// Asks the server for the try; its answer is the run context.
@@ -308,25 +295,5 @@ impl Try<'_> {
             map_index: ti.map_index,
             try_number: u32::try_from(ti.try_number).unwrap_or_default(),
         }
-    }
-}
-
-impl Sockets {
-    /// Our ends, and the child's in the order in which the fork server expects them.
-    fn open() -> std::io::Result<(Self, Vec<OwnedFd>)> {
-        let mut theirs = Vec::with_capacity(4);
-        let mut pair = || -> std::io::Result<UnixStream> {
-            let (ours, child) = std::os::unix::net::UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            theirs.push(child.into());
-            UnixStream::from_std(ours)
-        };
-        let sockets = Self {
-            requests: pair()?,
-            stdout: pair()?,
-            stderr: pair()?,
-            logging: pair()?,
-        };
-        Ok((sockets, theirs))
     }
 }

@@ -64,7 +64,7 @@ pub(crate) enum XcomError {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(
-        "XCom {key:?} of {bytes} bytes is over the limit of {limit} bytes\nhint: raise `limits.xcom_max_bytes` of the worker, or store the data elsewhere and push where it is"
+        "XCom {key:?} of {bytes} bytes is over the limit of {limit} bytes\nhint: raise `xcom.max_bytes` in the environment's config.yaml, or store the data elsewhere and push where it is"
     )]
     TooLarge { key: String, bytes: u64, limit: u64 },
     #[error("XCom {key:?}: {source}")]
