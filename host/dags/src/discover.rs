@@ -146,11 +146,12 @@ impl Walk {
             }
             return Ok(());
         }
-        if kind.is_symlink() && (is_python || is_directory || has_extension(full, "zip")) {
-            if let Some(problem) = self.bad_link(full) {
-                self.refuse(full, &relative, &problem);
-                return Ok(());
-            }
+        if kind.is_symlink()
+            && (is_python || is_directory || has_extension(full, "zip"))
+            && let Some(problem) = self.bad_link(full)
+        {
+            self.refuse(full, &relative, &problem);
+            return Ok(());
         }
         let Ok(metadata) = metadata else {
             return Ok(());
@@ -335,7 +336,13 @@ mod tests {
             ("only_here.py", ""),
             ("sub/only_here.py", ""),
         ]);
-        insta::assert_snapshot!(show(folder.path()), @"");
+        insta::assert_snapshot!(show(folder.path()), @r#"
+        B.PY
+        a.py
+        sub/deep/b.py
+        sub/keep_test.py
+        sub/only_here.py
+        "#);
     }
 
     #[test]
@@ -356,7 +363,20 @@ mod tests {
             "",
         )
         .unwrap();
-        insta::assert_snapshot!(show(folder.path()), @"");
+        insta::assert_snapshot!(show(folder.path()), @r#"
+        \u{fffd}.py: its name has characters that cannot be shown
+        a.py
+        b.zip: DAGs in zip files are not supported
+        back: it is a link to a folder that is read already
+        dangling.py: it is a link to something that is not there
+        dir.py: it is a directory, not a file
+        in.py
+        loop.py: it is a link that leads to itself
+        new\nline.py: its name has characters that cannot be shown
+        out: it is a link that leads out of the DAG folder
+        out.py: it is a link that leads out of the DAG folder
+        pipe.py: it is a named pipe, not a file
+        "#);
     }
 
     #[test]

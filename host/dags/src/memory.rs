@@ -282,3 +282,67 @@ pub(crate) fn compare_inputs(folder: &Path, inputs: &[Input], now: DateTime<Utc>
         Inputs::Touched(present)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_ever_more_rarely() {
+        let at = DateTime::UNIX_EPOCH;
+        let waits: Vec<i64> = (1..=8)
+            .map(|failures| {
+                let memory = Memory::Failed {
+                    message: String::new(),
+                    claims: Vec::new(),
+                    inputs: Vec::new(),
+                    asked: Vec::new(),
+                    again: Again::Later { failures },
+                };
+                (0..100)
+                    .find(|&minutes| memory.is_due(at, at + TimeDelta::minutes(minutes)))
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    /// A child may name any path as something it read: only what lies in the folder is looked at.
+    #[test]
+    fn inputs_lie_in_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().canonicalize().unwrap().join("dags");
+        fs::create_dir_all(folder.join("__pycache__")).unwrap();
+        fs::write(folder.join("a.txt"), "a").unwrap();
+        fs::write(folder.join("__pycache__/a.pyc"), "a").unwrap();
+        fs::write(root.path().join("secret"), "a").unwrap();
+        std::os::unix::fs::symlink("../secret", folder.join("link")).unwrap();
+        nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let named = [
+            "a.txt",
+            "a.txt",
+            "../secret",
+            "link",
+            "pipe",
+            "none",
+            "__pycache__/a.pyc",
+            "x/../a.txt",
+        ];
+        let paths: Vec<String> = named
+            .iter()
+            .map(|name| format!("{}/{name}", folder.display()))
+            .chain(["/etc/passwd".to_owned(), "a.txt".to_owned()])
+            .collect();
+        let now = DateTime::UNIX_EPOCH + TimeDelta::weeks(520_000 / 10);
+        let inputs = take_inputs(&folder, &paths, now);
+        let found: Vec<&str> = inputs.iter().map(|input| input.path.as_str()).collect();
+        assert_eq!(found, ["a.txt"]);
+        assert_eq!(compare_inputs(&folder, &inputs, now), Inputs::Unchanged);
+        fs::write(folder.join("a.txt"), "b").unwrap();
+        File::open(folder.join("a.txt"))
+            .unwrap()
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        assert_eq!(compare_inputs(&folder, &inputs, now), Inputs::Changed);
+    }
+}

@@ -413,6 +413,8 @@ fn own_environment(own: &Path) -> Vec<(&'static str, PathBuf)> {
         ("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL".into()),
         // Our own limit holds also where Python's code is not asked.
         ("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "0".into()),
+        // Whether a file may hold DAGs was looked at already.
+        ("AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE", "False".into()),
         ("_AIRFLOW_PROCESS_CONTEXT", "client".into()),
         ("HOME", own.to_owned()),
         ("TMPDIR", own.to_owned()),

@@ -124,6 +124,17 @@ mod tests {
             .iter()
             .map(|id| format!("{id:?}: {}", id_problem(id).unwrap_or("good")))
             .collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        "a.b-c_1": good
+        "ünï": good
+        "": is empty
+        ".": is made of dots that a path would take for a way up
+        "..": is made of dots that a path would take for a way up
+        "a..b": is made of dots that a path would take for a way up
+        "a\n": has characters that are not allowed
+        "a b": has characters that are not allowed
+        "a/b": has characters that are not allowed
+        "-rf": good
+        "#);
     }
 }

@@ -35,7 +35,7 @@ async fn files_are_created_and_updated_all_or_none() {
     let twin = world.source("twin.py", dag("a"));
     story.push((
         "update before create",
-        install(&world, &[a.clone()], Mode::Update).await,
+        install(&world, std::slice::from_ref(&a), Mode::Update).await,
     ));
     story.push((
         "create",
@@ -48,7 +48,7 @@ async fn files_are_created_and_updated_all_or_none() {
     ));
     story.push((
         "create again",
-        install(&world, &[a.clone()], Mode::Create).await,
+        install(&world, std::slice::from_ref(&a), Mode::Create).await,
     ));
     world.source("a.py", dag("a").replace("print(1)", "print(2)"));
     story.push((
@@ -86,7 +86,44 @@ async fn files_are_created_and_updated_all_or_none() {
         .map(|(what, text)| format!("-- {what}\n{text}"))
         .collect();
     insta::with_settings!({filters => vec![(r"at 0x\w+", "at [address]")]}, {
-        insta::assert_snapshot!(story.join("\n"), @"");
+        insta::assert_snapshot!(story.join("\n"), @r#"
+        -- update before create
+        refused: update the DAG file a.py: the environment has none of that name
+        hint: use `modalflow-host dags create`
+        -- create
+        a.py: parsed ["a"]
+        b.py: parsed ["b"]
+        -- create again
+        refused: create the DAG file a.py: the environment has one of that name already
+        hint: use `modalflow-host dags update`
+        -- one of two is broken
+        refused: update the DAG file broken.py: the environment has none of that name
+        hint: use `modalflow-host dags create`
+        -- one of two is broken
+        refused: upload the DAG files: nothing was changed, because
+        b.py: Traceback (most recent call last):
+          File "<frozen importlib._bootstrap_external>", line 1004, in source_to_code
+          File "<frozen importlib._bootstrap>", line 241, in _call_with_frames_removed
+          File "b.py", line 1
+            airflow dag ->
+                    ^^^
+        SyntaxError: invalid syntax
+        -- somebody else's dag_id
+        refused: upload the DAG files: nothing was changed, because
+        twin.py: the dag_id "a" belongs to a.py, which was first
+        hint: give the DAG of this file another dag_id
+        -- a helper alone
+        refused: upload the DAG files: nothing was changed, because
+        alone.py: it holds no DAG, and none of the other files given imports it
+        hint: make the DAG at the top level of the file, with `with DAG(...)` or by calling the function that @dag decorates
+        -- update
+        a.py: parsed ["a"]
+        -- in the folder
+        a.py b.py helper.py
+        -- in the tables
+        a | a.py | active | fine
+        b | b.py | active | fine
+        "#);
     });
     world.end().await;
 }
@@ -123,7 +160,36 @@ async fn names_that_play_tricks_are_refused() {
         )
         .await,
     );
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    refused: upload the DAG files: nothing was changed, because
+    [source]/x/..: its name cannot be a file's name
+    hint: give the path of a .py file
+    refused: upload the DAG files: nothing was changed, because
+    new\nline.py: its name has characters that cannot be shown
+    hint: rename it
+    refused: upload the DAG files: nothing was changed, because
+    dag.txt: its name does not end in .py
+    hint: Airflow takes DAGs from Python files only
+    refused: upload the DAG files: nothing was changed, because
+    dags.zip: DAGs in zip files are not supported
+    hint: unpack it and give the .py files
+    refused: upload the DAG files: nothing was changed, because
+    large.py: it has 1048577 bytes; a DAG file may have 1048576
+    hint: keep data in files of their own, which the DAG reads
+    refused: upload the DAG files: nothing was changed, because
+    empty.py: it holds no DAG, and none of the other files given imports it
+    hint: make the DAG at the top level of the file, with `with DAG(...)` or by calling the function that @dag decorates
+    refused: upload the DAG files: nothing was changed, because
+    x: its name does not end in .py
+    hint: Airflow takes DAGs from Python files only
+    refused: read "[source]/missing.py"
+    refused: upload the DAG files: nothing was changed, because
+    null: its name does not end in .py
+    hint: Airflow takes DAGs from Python files only
+    refused: upload the DAG files: nothing was changed, because
+    a.py: two of the files have this name
+    hint: the DAG folder can hold only one of them
+    "#);
     assert_eq!(listing(&world), "");
     assert_eq!(world.dag_rows().await, "");
     world.end().await;
@@ -135,7 +201,11 @@ async fn check_writes_nothing() {
     let good = world.source("good.py", dag("doubtful"));
     let bad = world.source("bad.py", dag("forbidden"));
     let report = world.dags.check(&[good, bad]).await.unwrap();
-    insta::assert_snapshot!(show(&report), @"");
+    insta::assert_snapshot!(show(&report), @r#"
+    good.py: parsed ["doubtful"] DAG001: this name is taken ill (DAG doubtful, task say, line 2)
+    hint: choose another
+    bad.py: failed: hint: choose another
+    "#);
     assert_eq!(listing(&world), "");
     assert_eq!(world.rows("SELECT path FROM modalflow.dag_file").await, "");
     assert_eq!(world.dag_rows().await, "");
@@ -157,7 +227,16 @@ async fn delete_takes_the_file_unless_others_live_in_it() {
         });
     }
     story.push(world.dag_rows().await);
-    insta::assert_snapshot!(story.join("\n"), @"");
+    insta::assert_snapshot!(story.join("\n"), @r#"
+    delete the DAG b1: its file two.py also holds b2
+    hint: take b1 out of the file and run `modalflow-host dags update`
+    find the DAG "nobody": no file of this environment holds it
+    deleted a with a.py
+    find the DAG "a": no file of this environment holds it
+    a | a.py | stale | fine
+    b1 | two.py | active | fine
+    b2 | two.py | active | fine
+    "#);
     assert_eq!(listing(&world), "two.py");
     world.end().await;
 }

@@ -65,7 +65,53 @@ async fn a_dag_appears_changes_breaks_is_mended_and_goes() {
         show(&world.sync().await),
         world.dag_rows().await,
     );
-    insta::assert_snapshot!(story.join("\n"), @"");
+    insta::assert_snapshot!(story.join("\n"), @r#"
+    -- new
+    b.py: parsed ["b1", "b2"]
+    sub/a.py: parsed ["a"]
+    a | sub/a.py | active | fine
+    b1 | b.py | active | fine
+    b2 | b.py | active | fine
+    -- unchanged
+    b.py: unchanged ["b1", "b2"]
+    sub/a.py: unchanged ["a"]
+
+    -- b2 left its file
+    b.py: parsed ["b1"]
+    sub/a.py: unchanged ["a"]
+    a | sub/a.py | active | fine
+    b1 | b.py | active | fine
+    b2 | b.py | stale | fine
+    -- a is broken
+    b.py: unchanged ["b1"]
+    sub/a.py: failed: SyntaxError: invalid syntax
+    a | sub/a.py | stale | import error
+    b1 | b.py | active | fine
+    b2 | b.py | stale | fine
+    -- still
+    b.py: unchanged ["b1"]
+    sub/a.py: unchanged, failed: Traceback (most recent call last):
+    SyntaxError: invalid syntax
+    -- a is mended
+    b.py: unchanged ["b1"]
+    sub/a.py: parsed ["a"]
+    a | sub/a.py | active | fine
+    b1 | b.py | active | fine
+    b2 | b.py | stale | fine
+    -- b moved
+    b.py: gone
+    c.py: parsed ["b1"]
+    sub/a.py: unchanged ["a"]
+    a | sub/a.py | active | fine
+    b1 | c.py | active | fine
+    b2 | b.py | stale | fine
+    -- a is gone
+    c.py: unchanged ["b1"]
+    sub/a.py: gone
+    a | sub/a.py | stale | fine
+    b1 | c.py | active | fine
+    b2 | b.py | stale | fine
+    "#);
     world.end().await;
 }
 
@@ -99,7 +145,10 @@ async fn rows_are_those_that_airflow_writes() {
              ORDER BY 1",
         )
         .await;
-    insta::assert_snapshot!(rows, @"");
+    insta::assert_snapshot!(rows, @r#"
+    a | true | dags-folder | 0 0 * * * | 1 | true | true | true | true
+    eager | false | dags-folder | 0 0 * * * | 1 | true | true | true | true
+    "#);
     world.end().await;
 }
 
@@ -118,7 +167,18 @@ async fn the_first_owner_keeps_a_dag_id() {
     std::fs::remove_file(world.folder().join("first.py")).unwrap();
     story.push("-- its end does\n".to_owned() + &show(&world.sync().await));
     story.push(world.dag_rows().await);
-    insta::assert_snapshot!(story.join("\n"), @"");
+    insta::assert_snapshot!(story.join("\n"), @r#"
+    a_second.py: failed: hint: give the DAG of this file another dag_id
+    first.py: unchanged ["x"]
+    x | first.py | active | fine
+    -- a typing error does not give it away
+    a_second.py: failed: hint: give the DAG of this file another dag_id
+    first.py: failed: SyntaxError: invalid syntax
+    -- its end does
+    a_second.py: parsed ["x"]
+    first.py: gone
+    x | a_second.py | active | fine
+    "#);
     world.end().await;
 }
 
@@ -133,7 +193,7 @@ async fn unchanged_files_cost_no_process() {
     let steps = Mutex::new(Vec::new());
     let watch = |step: Step| steps.lock().unwrap().push(step);
     let report = world.dags.sync(Which::Changed, &watch).await.unwrap();
-    insta::assert_snapshot!(show(&report), @"");
+    insta::assert_snapshot!(show(&report), @r#"a.py: unchanged ["a"]"#);
     std::fs::File::open(&touched)
         .unwrap()
         .set_modified(std::time::SystemTime::UNIX_EPOCH)
@@ -141,8 +201,19 @@ async fn unchanged_files_cost_no_process() {
     world.dags.sync(Which::Changed, &watch).await.unwrap();
     assert_eq!(*steps.lock().unwrap(), []);
     let report = world.dags.sync(Which::All, &watch).await.unwrap();
-    insta::assert_snapshot!(show(&report), @"");
-    insta::assert_debug_snapshot!(*steps.lock().unwrap(), @"");
+    insta::assert_snapshot!(show(&report), @r#"a.py: parsed ["a"]"#);
+    insta::assert_debug_snapshot!(*steps.lock().unwrap(), @r#"
+    [
+        StartingParser,
+        Parsed {
+            done: 1,
+            of: 1,
+        },
+        Writing {
+            files: 2,
+        },
+    ]
+    "#);
     world.end().await;
 }
 
@@ -170,7 +241,42 @@ async fn a_file_is_parsed_again_when_what_it_reads_changes() {
     change("listing").await;
     world.put("other.txt", "nobody reads it");
     change("nothing").await;
-    insta::assert_snapshot!(story.join("\n"), @"");
+    insta::assert_snapshot!(story.join("\n"), @r#"
+    a.py: parsed ["one_users_tables"]
+    -- module
+    a.py: parsed ["two_users_tables"]
+    -- data
+    a.py: parsed ["two_orders_tables"]
+    -- listing
+    a.py: parsed ["two_orders_more", "two_orders_tables"]
+    -- nothing
+    a.py: unchanged ["two_orders_more", "two_orders_tables"]
+    "#);
+    world.end().await;
+}
+
+/// The folder may be a link that a deployment moves: the parser's walls move with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_may_be_a_link_that_moves() {
+    let world = World::with(
+        |settings| settings.folder.set_file_name("current"),
+        Arc::new(Rules),
+    )
+    .await;
+    let link = world.folder().with_file_name("current");
+    let mut story = Vec::new();
+    for (folder, dag_id) in [("one", "a"), ("two", "b")] {
+        let folder = world.folder().with_file_name(folder);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("x.py"), dag(dag_id)).unwrap();
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        story.push(show(&world.sync().await));
+    }
+    insta::assert_snapshot!(story.join("\n"), @r#"
+    x.py: parsed ["a"]
+    x.py: parsed ["b"]
+    "#);
     world.end().await;
 }
 
@@ -179,8 +285,15 @@ async fn rules_block_or_warn() {
     let world = World::new().await;
     world.put("bad.py", dag("forbidden"));
     world.put("warned.py", dag("doubtful"));
-    insta::assert_snapshot!(show(&world.sync().await), @"");
-    insta::assert_snapshot!(world.import_errors().await, @"");
+    insta::assert_snapshot!(show(&world.sync().await), @r#"
+    bad.py: failed: hint: choose another
+    warned.py: parsed ["doubtful"] DAG001: this name is taken ill (DAG doubtful, task say, line 2)
+    hint: choose another
+    "#);
+    insta::assert_snapshot!(world.import_errors().await, @r#"
+    bad.py | DAG001: this name is taken ill (DAG forbidden, task say, line 2)
+    hint: choose another
+    "#);
     world.end().await;
 }
 
@@ -197,7 +310,7 @@ async fn what_cannot_be_stored_is_an_import_error_of_its_file_alone() {
     let failed: Vec<&str> = report.failures().map(|(path, _)| path).collect();
     assert_eq!(failed, ["bad.py"]);
     assert!(world.import_errors().await.contains("cannot be stored"));
-    insta::assert_snapshot!(world.dag_rows().await, @"");
+    insta::assert_snapshot!(world.dag_rows().await, @"good | good.py | active | fine");
     world.end().await;
 }
 
@@ -227,7 +340,11 @@ async fn variables_and_connections_are_answered_by_the_host() {
     let second = dags.sync(Which::Changed, &quiet).await.unwrap();
     *known.0.lock().unwrap() = "two three";
     let third = dags.sync(Which::Changed, &quiet).await.unwrap();
-    insta::assert_snapshot!(format!("{}\n{}\n{}", show(&first), show(&second), show(&third)), @"");
+    insta::assert_snapshot!(format!("{}\n{}\n{}", show(&first), show(&second), show(&third)), @r#"
+    a.py: parsed ["one_x_example"]
+    a.py: unchanged ["one_x_example"]
+    a.py: parsed ["three_x_example", "two_x_example"]
+    "#);
     db.close().await;
 }
 
@@ -242,7 +359,22 @@ async fn without_answers_a_file_that_asks_says_so() {
     world.sync().await;
     let errors = support::filtered(&world.import_errors().await, world.root.path());
     insta::with_settings!({filters => vec![(r"py\x22, line \d+", "py\", line [n]")]}, {
-        insta::assert_snapshot!(errors, @"");
+        insta::assert_snapshot!(errors, @r#"
+        a.py | Traceback (most recent call last):
+          File "[root]/dags-room/programs/dag_parser.py", line [n], in send
+            self.refuse(answer["refused"], answer["hint"])
+          File "[root]/dags-room/programs/dag_parser.py", line [n], in refuse
+            raise AirflowSecretsBackendAccessDenied(f"{what}{where}\nhint: {hint}") from None
+        airflow.sdk.exceptions.AirflowSecretsBackendAccessDenied: the Variable "names" was asked for while the file was parsed (a.py, line 2)
+        hint: ask for it inside a task, or by a template such as {{ var.value.name }}
+        b.py | Traceback (most recent call last):
+          File "[root]/dags-room/programs/dag_parser.py", line [n], in send
+            self.refuse(answer["refused"], answer["hint"])
+          File "[root]/dags-room/programs/dag_parser.py", line [n], in refuse
+            raise AirflowSecretsBackendAccessDenied(f"{what}{where}\nhint: {hint}") from None
+        airflow.sdk.exceptions.AirflowSecretsBackendAccessDenied: the Variable "names" was asked for while the file was parsed (b.py, line 2)
+        hint: ask for it inside a task, or by a template such as {{ var.value.name }}
+        "#);
     });
     world.end().await;
 }
@@ -277,7 +409,10 @@ async fn no_python_is_said_with_the_path() {
     .await;
     world.put("a.py", dag("a"));
     let error = world.dags.sync(Which::Changed, &quiet).await.unwrap_err();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @r#"
+    start Python's DAG sync ("/nonexistent/python"): No such file or directory (os error 2)
+    hint: check the Python environment with `modalflow-host env show`
+    "#);
     world.end().await;
 }
 
@@ -288,7 +423,10 @@ async fn helpers_rest_and_come_back() {
     world.sync().await;
     world.dags.rest(std::time::Duration::ZERO).await;
     world.put("b.py", dag("b"));
-    insta::assert_snapshot!(show(&world.sync().await), @"");
+    insta::assert_snapshot!(show(&world.sync().await), @r#"
+    a.py: unchanged ["a"]
+    b.py: parsed ["b"]
+    "#);
     let _: &Dags = &world.dags;
     world.end().await;
 }

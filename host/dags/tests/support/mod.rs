@@ -131,14 +131,16 @@ impl World {
         self.rows(
             "SELECT dag_id, relative_fileloc, CASE WHEN is_stale THEN 'stale' ELSE 'active' END,
                     CASE WHEN has_import_errors THEN 'import error' ELSE 'fine' END
-             FROM dag ORDER BY dag_id",
+             FROM dag ORDER BY dag_id COLLATE \"C\"",
         )
         .await
     }
 
     pub(crate) async fn import_errors(&self) -> String {
-        self.rows("SELECT filename, stacktrace FROM import_error ORDER BY filename, id")
-            .await
+        self.rows(
+            "SELECT filename, stacktrace FROM import_error ORDER BY filename COLLATE \"C\", id",
+        )
+        .await
     }
 
     pub(crate) async fn end(self) {
