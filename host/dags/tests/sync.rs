@@ -332,20 +332,20 @@ const ASKS: &str = "from airflow.sdk import DAG, Variable, Connection\nfor name 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn variables_and_connections_are_answered_by_the_host() {
-    let World { root, db, dags, .. } = World::new().await;
+    let mut world = World::new().await;
     let known = Arc::new(Known(Mutex::new("one")));
-    let dags = dags.with_answers(known.clone());
-    std::fs::write(root.path().join("volume/dags/a.py"), ASKS).unwrap();
-    let first = dags.sync(Which::Changed, &quiet).await.unwrap();
-    let second = dags.sync(Which::Changed, &quiet).await.unwrap();
+    world.dags = world.dags.with_answers(known.clone());
+    world.put("a.py", ASKS);
+    let first = world.sync().await;
+    let second = world.sync().await;
     *known.0.lock().unwrap() = "two three";
-    let third = dags.sync(Which::Changed, &quiet).await.unwrap();
+    let third = world.sync().await;
     insta::assert_snapshot!(format!("{}\n{}\n{}", show(&first), show(&second), show(&third)), @r#"
     a.py: parsed ["one_x_example"]
     a.py: unchanged ["one_x_example"]
     a.py: parsed ["three_x_example", "two_x_example"]
     "#);
-    db.close().await;
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
