@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use dags::{Dags, Settings};
 use environment::{Environment, Progress, Purpose, airflow_settings, python};
+use execution_api::Secrets;
 use sqlx::PgPool;
 
+use crate::answers::FromDatabase;
 use crate::plugins;
 
 /// Why the DAG folder can't be worked on.
@@ -17,6 +19,8 @@ pub enum Error {
     Plugin(#[from] plugin_host::Error),
     #[error(transparent)]
     Dags(#[from] dags::Error),
+    #[error(transparent)]
+    Key(#[from] execution_api::UnusableKey),
 }
 
 /// Opens the folder. No Python starts before a file has to be parsed.
@@ -41,7 +45,11 @@ pub async fn open(
     settings.parse_timeout = environment.config().parse_timeout;
     settings.parser_environment = process_environment(environment, Purpose::DagParser);
     settings.sync_environment = process_environment(environment, Purpose::DagSync);
-    Ok(Dags::new(settings, pool, Arc::clone(&validator)))
+    let answers = FromDatabase {
+        pool: pool.clone(),
+        secrets: Secrets::new(&environment.secrets().fernet_key)?,
+    };
+    Ok(Dags::new(settings, pool, validator).with_answers(Arc::new(answers)))
 }
 
 /// Airflow's settings and the little that a Python needs of ours.

@@ -249,3 +249,24 @@ fn dag_files_that_do_not_import_change_nothing() {
         "it names the file that holds the id: {ran}"
     );
 }
+
+#[test]
+fn a_variable_is_answered_while_a_file_is_parsed() {
+    let host = TestHost::new();
+    let file = host.files.join("variables.py").display().to_string();
+    let ran = host.run(&["dags", "create", "--file", &file]);
+    assert_eq!(ran.code, Some(1), "there is no such Variable yet: {ran}");
+    host.block(
+        sqlx::query("INSERT INTO variable (key, val, is_encrypted) VALUES ('team', 'blue', false)")
+            .execute(host.pool()),
+    )
+    .unwrap();
+    let _ = host.run(&["dags", "create", "--file", &file]).ok();
+    let tag: String = host
+        .block(
+            sqlx::query_scalar("SELECT name FROM dag_tag WHERE dag_id = 'from_variable'")
+                .fetch_one(host.pool()),
+        )
+        .unwrap();
+    assert_eq!(tag, "blue");
+}

@@ -173,7 +173,7 @@ pub(super) struct EnvListArguments {
 pub(super) struct DagFilesArguments {
     #[command(flatten)]
     pub(super) env: EnvArguments,
-    /// A DAG file, or a folder of them; may be given more than once
+    /// A DAG file; several may follow
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
     pub(super) files: Vec<PathBuf>,
     #[command(flatten)]

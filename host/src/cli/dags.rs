@@ -1,6 +1,7 @@
 //! `dags create`, `update`, `list`, `delete`, `pause`, `unpause`; and following the folder while `serve` works.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use dags::{Mode, Outcome, SyncReport, Which};
 use environment::progress::Stderr;
@@ -13,6 +14,9 @@ use super::output::{self, Column};
 use super::{context, exit};
 use crate::serve::Wake;
 use crate::{clock, dag_files, house};
+
+/// How long the parser and the writer stay warm after their last work.
+const REST: Duration = Duration::from_secs(50);
 
 pub(super) async fn create(arguments: DagFilesArguments) -> anyhow::Result<ExitCode> {
     install(arguments, Mode::Create).await
@@ -191,6 +195,7 @@ pub(super) async fn follow(environment: &Environment, wake: Wake) -> anyhow::Res
                     );
                 }
             }
+            folder.rest(REST).await;
             tokio::time::sleep(interval).await;
         }
     });

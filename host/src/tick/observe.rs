@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Error, Report};
-use crate::executor::Observation;
+use crate::executor::{Fate, Observation};
 
 /// `airflow: [scheduler] task_instance_heartbeat_timeout`
 const HEARTBEAT_TIMEOUT: TimeDelta = TimeDelta::seconds(300);
@@ -30,6 +30,10 @@ pub(super) async fn ended_calls(
                 continue;
             };
             let started = facts.state != TaskInstanceState::Queued;
+            if started && observation.fate == Fate::Unknown {
+                // The server forgot the call, which says nothing about the worker: its heartbeats do.
+                continue;
+            }
             let decision = decide(LostTry {
                 state: facts.state,
                 try_number: facts.try_number,
