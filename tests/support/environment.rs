@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{Database, Ran, Serving, modalflow};
 
 /// How long a run may take before a test gives up; long, because the machine may be slow.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// An environment with its database; both go when the test ends.
 pub struct TestHost {
