@@ -4,7 +4,7 @@ Started by the host with a cleared environment, under Landlock, with a private s
 frames `!II` (bytes of the header, bytes of the body), header (JSON), body (raw); answers have the same form:
 
     -> {"op": "start", "scratch", "preload", "parallel", "memory"}      <- {"event": "ready", ...}
-    -> {"op": "parse", "id", "path", "root", "also", "timeout"}
+    -> {"op": "parse", "id", "path", "root", "timeout"}
     <- {"event": "ask", "id", "kind", "key"}       -> {"op": "answer", "id", ...}
     <- {"event": "done", "id", "end", "stdout", "stderr", "seconds"} + what the child wrote, unread
 
@@ -582,9 +582,9 @@ def parse(request):
 
     said = []
     warnings.showwarning = lambda message, category, *where, **_: said.append(str(message))
-    sys.path += [request["root"], *request["also"]]
+    sys.path.append(request["root"])
     before = set(sys.modules)
-    opened = watch_opens([request["root"], *request["also"]])
+    opened = watch_opens(request["root"])
     task_runner.SUPERVISOR_COMMS = Host(request["root"])
     message = processor.DagFileParseRequest(
         file=request["path"], bundle_path=request["root"], bundle_name="dags-folder"
@@ -595,8 +595,8 @@ def parse(request):
         where = getattr(sys.modules.get(name), "__file__", None)
         if isinstance(where, str):
             opened[where] = None
-    own = [request["root"], *request["also"]]
-    inputs = [path for path in opened if path != request["path"] and any(path.startswith(f + os.sep) for f in own)]
+    own = request["root"] + os.sep
+    inputs = [path for path in opened if path != request["path"] and path.startswith(own)]
     return {
         "dags": [dag.data for dag in result.serialized_dags],
         "errors": {name: cut(text) for name, text in (result.import_errors or {}).items()},
@@ -607,8 +607,8 @@ def parse(request):
     }
 
 
-def watch_opens(folders):
-    """Files and folders below `folders` that are read while parsing: when one changes, the DAG may change."""
+def watch_opens(folder):
+    """Files and folders below `folder` that are read while parsing: when one changes, the DAG may change."""
     opened = {}
 
     def hook(event, arguments):
@@ -618,7 +618,7 @@ def watch_opens(folders):
                 path = os.fsdecode(path)
             if isinstance(path, str):
                 path = os.path.abspath(path)
-                if any(path.startswith(folder + os.sep) for folder in folders):
+                if path.startswith(folder + os.sep):
                     opened.setdefault(path)
 
     sys.addaudithook(hook)

@@ -3,7 +3,8 @@
 //! Rooms: `discover` walks the folder, `memory` knows which content was parsed before, `parser` keeps the warm Python
 //! process that forks a child a file, `walls` is what that process may touch, `verdict` turns a child's end into DAGs
 //! or one import-error text, `rules` asks plugins and the scheduler about the DAGs, `syncer` keeps the Python process
-//! that writes Airflow's tables, `deploy` brings files into the folder and takes them out.
+//! that writes Airflow's tables, `deploy` brings files into the folder and takes them out, with `stage` for the check
+//! before and `placed` for the way back.
 //!
 //! A user's Python code is never imported by the host, and Airflow's rows about DAGs are never written by it.
 
@@ -14,9 +15,11 @@ mod error;
 mod frames;
 mod memory;
 mod parser;
+mod placed;
 mod report;
 mod rules;
 mod settings;
+mod stage;
 mod sync;
 mod syncer;
 mod text;

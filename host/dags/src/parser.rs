@@ -31,8 +31,6 @@ pub(crate) struct Request {
     pub(crate) path: PathBuf,
     /// The folder that the file is named relative to, and imports from.
     pub(crate) root: PathBuf,
-    /// More folders to import from.
-    pub(crate) also: Vec<PathBuf>,
 }
 
 /// How a child ended.
@@ -191,7 +189,7 @@ impl Work<'_> {
                 let request = &self.requests[id];
                 let message = json!({
                     "op": "parse", "id": id, "path": request.path, "root": request.root,
-                    "also": request.also, "timeout": self.limit.as_secs_f64(),
+                    "timeout": self.limit.as_secs_f64(),
                 });
                 frames::send_parser(&mut process.link, &message).await?;
             }

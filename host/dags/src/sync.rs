@@ -72,6 +72,9 @@ pub(crate) struct Examined {
     pub(crate) asked: Vec<Asked>,
 }
 
+/// Files that were looked into beside the folder: by path, with the hash of what was looked at.
+pub(crate) type Prepared = HashMap<String, (String, Examined)>;
+
 impl Dags {
     #[must_use]
     pub fn new(settings: Settings, db: PgPool, validator: Arc<dyn DagValidator>) -> Self {
@@ -99,7 +102,8 @@ impl Dags {
     /// Brings Airflow's tables up to what is in the folder. Starts no process when nothing changed.
     pub async fn sync(&self, which: Which, progress: Progress<'_>) -> Result<SyncReport> {
         let mut held = self.hold().await?;
-        self.sync_held(&mut held, which, progress).await
+        self.sync_held(&mut held, which, Prepared::new(), progress)
+            .await
     }
 
     /// Stops the Python processes if nobody needed them for `idle`. They start again by themselves.
@@ -148,6 +152,7 @@ impl Dags {
         &self,
         held: &mut Held<'_>,
         which: Which,
+        prepared: Prepared,
         progress: Progress<'_>,
     ) -> Result<SyncReport> {
         let now = now();
@@ -167,6 +172,7 @@ impl Dags {
             folder: self.folder()?,
             now,
             triage,
+            prepared,
             report: SyncReport::default(),
         };
         sync.run(&found, which, &mut held.helpers, progress).await
@@ -224,12 +230,17 @@ impl Dags {
         Ok(examined)
     }
 
+    /// Whether a row was made by the parser that we have.
+    pub(crate) fn is_parsers(&self, row: &DagFile) -> bool {
+        row.parser_hash == self.parser_hash
+    }
+
     pub(crate) fn missing_walls(helpers: &Helpers) -> Vec<String> {
         helpers.parser.missing_walls().to_vec()
     }
 
     /// The files whose Variables or Connections are others than when they were parsed.
-    async fn changed_answers(&self, rows: &[DagFile]) -> HashSet<String> {
+    pub(crate) async fn changed_answers(&self, rows: &[DagFile]) -> HashSet<String> {
         let mut changed = HashSet::new();
         for row in rows {
             let Some(memory) = Memory::of(row) else {
@@ -317,6 +328,7 @@ struct Sync<'a> {
     folder: PathBuf,
     now: DateTime<Utc>,
     triage: Triage,
+    prepared: Prepared,
     report: SyncReport,
 }
 
@@ -364,20 +376,28 @@ impl Sync<'_> {
     }
 
     async fn examine(
-        &self,
+        &mut self,
         tasks: &[Task],
         helpers: &mut Helpers,
         progress: Progress<'_>,
     ) -> Result<Vec<Examined>> {
-        let candidates: Vec<Candidate> = tasks
+        let (mut done, mut candidates) = (Vec::new(), Vec::new());
+        for task in tasks
             .iter()
             .filter(|task| task.failure.is_none() && task.is_dag)
+        {
+            match self.prepared.remove(&task.path) {
+                Some((sha256, file)) if sha256 == task.sha256 => done.push(file),
+                _ => candidates.push(task),
+            }
+        }
+        let candidates: Vec<Candidate> = candidates
+            .into_iter()
             .map(|task| Candidate {
                 path: task.path.clone(),
                 request: Request {
                     path: task.full.clone(),
                     root: self.folder.clone(),
-                    also: Vec::new(),
                 },
                 source: task.source.clone(),
                 operation: if task.is_known {
@@ -392,6 +412,7 @@ impl Sync<'_> {
             .examine(helpers, &candidates, progress)
             .await?
             .into_iter()
+            .chain(done)
             .map(|file| (file.path.clone(), file))
             .collect();
         Ok(tasks

@@ -240,3 +240,35 @@ async fn delete_takes_the_file_unless_others_live_in_it() {
     assert_eq!(listing(&world), "two.py");
     world.end().await;
 }
+
+/// A file is parsed once, beside the folder: what is stored must be what a parse in the folder would give.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_checked_as_if_it_lay_in_the_folder() {
+    let world = World::new().await;
+    world.put("sql/query.sql", "SELECT 1");
+    world.put("names.txt", "one");
+    let reader = world.source(
+        "reader.py",
+        format!(
+            "from pathlib import Path\nfrom airflow.sdk import BaseOperator\nHERE = Path(__file__).parent\n\
+             class Own(BaseOperator):\n    template_fields = ('place',)\n    def __init__(self, place, **rest):\n        super().__init__(**rest)\n        self.place = place\n\
+             {}\n    Own(task_id=(HERE / 'names.txt').read_text(), place=str(HERE / 'sql'))",
+            dag("reader")
+        ),
+    );
+    let mut story = vec![install(&world, std::slice::from_ref(&reader), Mode::Create).await];
+    let stored = "SELECT dag_hash, data::text FROM serialized_dag ORDER BY dag_id";
+    let before = world.rows(stored).await;
+    assert!(before.contains(&world.folder().join("sql").display().to_string()));
+    world.dags.sync(dags::Which::All, &quiet).await.unwrap();
+    assert_eq!(before, world.rows(stored).await);
+    story.push(install(&world, std::slice::from_ref(&reader), Mode::Update).await);
+    world.put("names.txt", "two");
+    story.push(install(&world, &[reader], Mode::Update).await);
+    insta::assert_snapshot!(story.join("\n"), @r#"
+    reader.py: parsed ["reader"]
+    reader.py: unchanged ["reader"]
+    reader.py: parsed ["reader"]
+    "#);
+    world.end().await;
+}

@@ -49,7 +49,8 @@ async fn install(arguments: DagFilesArguments, mode: Mode) -> anyhow::Result<Exi
     let known = metadata::dags::list(&pool, true).await?;
     let mut rows = Vec::new();
     for file in &report.files {
-        let Outcome::Parsed { dag_ids } = &file.outcome else {
+        let (Outcome::Parsed { dag_ids } | Outcome::Unchanged { dag_ids, .. }) = &file.outcome
+        else {
             continue;
         };
         for dag_id in dag_ids {
