@@ -67,6 +67,7 @@ def sync(request):
         retire(bundle, files, parsed, session)
         if request["gone"]:
             forget_gone(bundle, request["present"], session)
+        settle_assets(session)
         paused = session.execute(select(DagModel.dag_id, DagModel.is_paused).where(DagModel.dag_id.in_(ids)))
         dags = {dag_id: {"paused": is_paused, "new": dag_id not in known} for dag_id, is_paused in paused}
     given = {file["path"] for file in files if file["error"] is not None}
@@ -203,6 +204,23 @@ def forget_gone(bundle, present, session):
             ParseImportError.bundle_name == bundle, ParseImportError.filename.not_in(present)
         )
     )
+
+
+def settle_assets(session):
+    """Assets that nothing refers to any more become inactive; those whose name or URI became free, active.
+
+    airflow: SchedulerJobRunner._update_asset_orphanage
+    """
+    from airflow.models.asset import AssetModel
+    from sqlalchemy import select
+
+    if session.scalar(select(AssetModel.id).limit(1)) is None:
+        return
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    session.flush()
+    runner = SchedulerJobRunner.__new__(SchedulerJobRunner)  # The method only looks for its helpers on it.
+    runner._update_asset_orphanage(session=session)
 
 
 def exactly(link, size):

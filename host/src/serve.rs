@@ -72,8 +72,12 @@ pub async fn run(
             Ok(report) => {
                 tell(&report);
                 if quiet {
-                    if watch.open() == 0 && report.is_idle() {
-                        break Ok(());
+                    if watch.open() == 0 {
+                        if report.is_idle() {
+                            break Ok(());
+                        }
+                        // No call will announce its end: what else there is to do is seen at once.
+                        wake.ask();
                     }
                 } else {
                     triggerer

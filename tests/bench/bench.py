@@ -21,6 +21,7 @@ from pathlib import Path
 
 import accounting
 import report
+import scheduling
 from database import Database, figures
 from systems import ORPHANS, SYSTEMS, Modalflow, System
 from workloads import WORKLOADS, Workload, write_usual, write_workloads
@@ -147,6 +148,10 @@ class Bench:
         postgres = accounting.cpu(self.postgres) - postgres
         self.add(system, what, wall=cost.wall, cpu=cost.cpu, **{"cpu of postgres": postgres})
 
+    def scheduling(self, name: str) -> None:
+        """What the scheduler does without workers."""
+        scheduling.scheduling(self, name)
+
     def memory(self, system: System, what: str) -> None:
         for role, process in system.roots().items():
             for process_name, (processes, mebibytes) in accounting.memory(process).items():
@@ -160,12 +165,16 @@ def main() -> None:
         prog="tests/bench/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--only", nargs="+", choices=["workloads", "idle", "parse"], default=["workloads", "idle", "parse"])
+    parts = ["workloads", "idle", "parse", "scheduling"]
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (default 3)")
     parser.add_argument("--window", type=float, default=60, help="seconds that idleness is watched for (default 60)")
     parser.add_argument("--settle", type=float, default=45, help="seconds before that (default 45)")
     parser.add_argument("--patience", type=float, default=600, help="seconds that a workload may take (default 600)")
+    parser.add_argument(
+        "--history", type=int, default=0, help="finished task instances beside which a tick is measured too (10000000: 10 minutes)"
+    )
     parser.add_argument("--out", type=Path, default=Path("target/bench.json"), help="where the single figures go")
     parser.add_argument("--keep", action="store_true", help="keep the working folder with its logs")
     parser.add_argument("--report", type=Path, help="measure nothing, print the table of this file")

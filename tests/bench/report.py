@@ -27,6 +27,13 @@ LINES = [
     ("idle, 200 DAGs", "cpu a minute", "Idle, 200 DAGs: CPU of everything", "s a minute", 1, 2),
     ("idle, 1 DAGs", "memory", "Idle, 1 DAG: memory (PSS), without Postgres", "MiB", 1, 0),
     ("after the workloads", "memory", "After the workloads: memory (PSS), without Postgres", "MiB", 1, 0),
+    ("empty_chain", "seconds", "1,000 EmptyOperators in a chain", "s", 1, 2),
+    ("empty_wide", "seconds", "5,000 EmptyOperators, 4,998 of them side by side", "s", 1, 2),
+    ("10,000 mapped", "seconds", "10,000 mapped task instances: made, expanded, scheduled", "s", 1, 2),
+    ("10 due of 10 DAGs", "seconds", "A tick over 10 DAGs, all due: on the clock", "ms", 1000, 0),
+    ("10 due of 1,000 DAGs", "seconds", "the same among 1,000 DAGs", "ms", 1000, 0),
+    ("10 due of 10 DAGs", "cpu", "A tick over 10 DAGs, all due: CPU", "ms", 1000, 0),
+    ("10 due of 1,000 DAGs", "cpu", "the same among 1,000 DAGs", "ms", 1000, 0),
     ("parse 200 files", "wall", "200 DAG files, from empty to stored", "s", 1, 1),
     ("parse 200 files", "cpu", "CPU of it", "s", 1, 1),
     ("parse 200 unchanged files", "wall", "The same files again, unchanged", "s", 1, 2),
@@ -42,7 +49,13 @@ def table(result: dict) -> str:
     for row in rows:
         values.setdefault((row["what"], row["figure"], row["system"]), []).append(row["value"])
     lines = [f"| | {' | '.join(systems)} |", f"|---|{'---:|' * len(systems)}"]
-    for what, figure, heading, unit, factor, digits in LINES:
+    after = sorted({what for what, _, _ in values if what.startswith("10 due after")})
+    history = [
+        (what, figure, f"the same {what.removeprefix('10 due ')}: {word}", "ms", 1000, 0)
+        for what in after
+        for figure, word in (("seconds", "on the clock"), ("cpu", "CPU"))
+    ]
+    for what, figure, heading, unit, factor, digits in LINES + history:
         cells = []
         for system in systems:
             found = values.get((what, figure, system))

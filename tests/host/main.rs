@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod airflow_examples;
+mod assets;
 mod crashes;
 mod deferral;
 mod examples;

@@ -12,6 +12,18 @@ fn a_tick_without_serve_runs_what_it_started() {
     assert_eq!(host.wait("mapped_200", &run), "success");
 }
 
+/// EmptyOperators end in the tick itself: no call announces their end, and none is waited for.
+#[test]
+fn a_tick_without_workers_does_not_wait() {
+    let host = TestHost::with_config("scheduler:\n  interval_seconds: 86400\n");
+    host.upload(&["empty.py"]);
+    let run = host.trigger("empty", &[]);
+    let report = host.run(&["tick", "--output", "json"]).json();
+    assert_eq!(report["runs_ended"], 1, "{report}");
+    assert_eq!(report["calls_spawned"], 0, "{report}");
+    assert_eq!(host.wait("empty", &run), "success");
+}
+
 #[test]
 fn many_ticks_at_once_start_each_task_once() {
     let host = TestHost::new();

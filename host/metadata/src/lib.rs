@@ -5,6 +5,8 @@
 //! compare-and-set: its `WHERE` names the state that the decision was made on.
 
 pub mod apply;
+pub mod asset_queue;
+pub mod backfills;
 pub mod carrier;
 pub mod connect;
 pub mod dag_files;

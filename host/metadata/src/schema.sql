@@ -68,3 +68,5 @@ CREATE OR REPLACE TRIGGER modalflow_wake AFTER UPDATE ON public.slot_pool
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
 CREATE OR REPLACE TRIGGER modalflow_wake AFTER UPDATE ON public.task_instance
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
+CREATE OR REPLACE TRIGGER modalflow_wake AFTER INSERT ON public.asset_dag_run_queue
+    FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();

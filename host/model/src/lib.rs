@@ -3,6 +3,7 @@
 //!
 //! Names are Airflow's own (3.3.2): what a column is called there, a field is called here.
 
+mod asset_condition;
 mod dag_run;
 mod error;
 mod expand_input;
@@ -11,6 +12,7 @@ mod serialized_dag;
 mod states;
 mod task_instance;
 
+pub use asset_condition::AssetCondition;
 pub use dag_run::DagRun;
 pub use error::Error;
 pub use expand_input::{ExpandInput, MappedArgument, XComArg};

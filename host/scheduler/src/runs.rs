@@ -1,10 +1,12 @@
 //! Decisions about whole runs: which are due, what a new one consists of, which queued ones start.
 
+mod assets;
 mod create;
 mod due;
 mod manual;
 mod start;
 
+pub use assets::{AssetReadiness, asset_readiness, asset_triggered};
 pub use create::{MappedLengths, task_instances};
 pub(crate) use create::{is_active, new_task_instance};
 pub use due::{LastRun, due, next_after};

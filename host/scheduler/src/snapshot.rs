@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use model::{DagRun, SerializedDag, TaskInstance, TaskInstanceState};
+use model::{AssetCondition, DagRun, SerializedDag, TaskInstance, TaskInstanceState};
 use uuid::Uuid;
 
 /// A DAG whose `next_dagrun_create_after` has come. `airflow: DagModel.dags_needing_dagruns`
@@ -18,6 +18,30 @@ pub struct DueDag {
     pub active_runs: i64,
     /// A run with `logical_date = next.logical_date` exists already, of any type.
     pub existing: Option<DagRun>,
+}
+
+/// A DAG that assets trigger, with the events that wait for it in `asset_dag_run_queue`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetQueue {
+    pub dag_id: String,
+    pub condition: AssetCondition,
+    pub queued: Vec<QueuedAsset>,
+    pub max_active_runs: i32,
+    /// Queued and running runs of the DAG, of all types.
+    pub active_runs: i64,
+}
+
+/// An asset that had an event since the DAG's last run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedAsset {
+    pub asset_id: i32,
+    pub name: String,
+    pub uri: String,
+    /// Has a row in `asset_active`.
+    pub is_active: bool,
+    /// The aliases that it was ever emitted through.
+    pub aliases: Vec<String>,
+    pub created_at: DateTime<Utc>,
 }
 
 /// The `dag.next_dagrun*` columns.

@@ -47,12 +47,7 @@ pub fn check(dag: &SerializedDag) -> Vec<Unsupported> {
 }
 
 fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {
-    let assets = Unsupported {
-        what: "runs that assets trigger".to_owned(),
-        hint: "give the DAG a time schedule, or trigger it with TriggerDagRunOperator",
-    };
     match Timetable::read(&dag.timetable) {
-        Ok(Timetable::Asset | Timetable::AssetOrTime(_)) => Some(assets),
         Ok(
             Timetable::Null
             | Timetable::Once
@@ -62,7 +57,9 @@ fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {
             | Timetable::DeltaTrigger { .. }
             | Timetable::CronDataInterval { .. }
             | Timetable::DeltaDataInterval { .. }
-            | Timetable::Events(_),
+            | Timetable::Events(_)
+            | Timetable::Asset
+            | Timetable::AssetOrTime(_),
         ) => (dag.timetable.class == "airflow.timetables.simple.PartitionedAtRuntime")
             .then(partitions),
         Err(Unreadable::Class(class)) if class.contains("Partition") => Some(partitions()),

@@ -2,9 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use metadata::dag_runs::{Inserted, Origin};
-use metadata::{dag_runs, due};
+use metadata::{asset_queue, dag_runs, due};
 use scheduler::plan::DueDecision;
+use scheduler::runs::{AssetReadiness, asset_readiness};
+use scheduler::snapshot::AssetQueue;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{Error, Report};
 use crate::house::House;
@@ -56,6 +59,73 @@ pub(super) async fn due_runs(
     }
     due::set_exceeds_max_active_runs(db, &dag_ids).await?;
     Ok(moved)
+}
+
+/// Makes the runs whose assets had their events; answers how many.
+pub(super) async fn asset_runs(
+    house: &House,
+    db: &mut PgConnection,
+    job_id: i32,
+    report: &mut Report,
+    now: DateTime<Utc>,
+) -> Result<u64, Error> {
+    let waiting = asset_queue::waiting(db).await?;
+    let ready: Vec<&str> = waiting
+        .iter()
+        .filter(|queue| is_ready(queue).is_some())
+        .map(|queue| queue.dag_id.as_str())
+        .collect();
+    if ready.is_empty() {
+        return Ok(0);
+    }
+    let locked = asset_queue::lock(db, &ready).await?;
+    let dag_ids: Vec<String> = locked.iter().map(|queue| queue.dag_id.clone()).collect();
+    let mut stored = house.serialized.latest(db, &dag_ids).await?;
+    let mut made = 0;
+    for queue in &locked {
+        // Looked at again: events that are being added just now are not among them.
+        let Some(triggered) = is_ready(queue) else {
+            continue;
+        };
+        let stored = match stored.remove(&queue.dag_id) {
+            Some(Ok(stored)) => stored,
+            Some(Err(error)) => {
+                report.problem(&error);
+                continue;
+            }
+            None => continue,
+        };
+        let run = match scheduler::runs::asset_triggered(&stored.dag, triggered, &suffix()) {
+            Ok(run) => run,
+            Err(error) => {
+                report.problem(&error);
+                continue;
+            }
+        };
+        let origin = Origin {
+            dag_version_id: stored.dag_version_id,
+            creating_job_id: Some(job_id),
+        };
+        if let Inserted::New(id) = dag_runs::insert(db, &run, &origin, now).await? {
+            asset_queue::consume(db, queue, id, triggered, stored.dag.catchup).await?;
+            report.runs_created += 1;
+            made += 1;
+        }
+    }
+    due::set_exceeds_max_active_runs(db, &dag_ids).await?;
+    Ok(made)
+}
+
+fn is_ready(queue: &AssetQueue) -> Option<DateTime<Utc>> {
+    match asset_readiness(queue) {
+        AssetReadiness::Ready { triggered } => Some(triggered),
+        AssetReadiness::Incomplete | AssetReadiness::AtLimit => None,
+    }
+}
+
+/// Eight characters as Airflow puts them behind the date of such a run.
+fn suffix() -> String {
+    Uuid::new_v4().simple().to_string()[..8].to_owned()
 }
 
 /// Starts queued runs within their limits; answers how many.

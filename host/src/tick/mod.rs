@@ -82,17 +82,20 @@ async fn decide(
     observe::ended_calls(db, seen, report, now).await?;
     observe::silent_tries(db, report, now).await?;
     metadata::deferral::time_out(db, now).await?;
+    metadata::asset_queue::forget_strays(db).await?;
     let mut which = Which::Changed;
     for _ in 0..ROUNDS {
+        let triggered = create::asset_runs(house, db, job_id, report, now).await?;
         let created = create::due_runs(house, db, job_id, report, now).await?;
         let started = create::start_queued(db, report, now).await?;
         let ended = examine::running_runs(house, db, which, report, now).await?;
         // The plan of a run is a fixpoint: after the first round only runs that are new can have something to do.
         which = Which::New;
-        if created + started + ended == 0 {
+        if triggered + created + started + ended == 0 {
             break;
         }
     }
+    metadata::backfills::complete(db, now).await?;
     queue::scheduled(house, db, job_id, report, now).await?;
     let intents = launch::intents(db, now).await?;
     report.task_instances_deferred = metadata::deferral::waiting(db).await?;

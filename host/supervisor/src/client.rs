@@ -21,7 +21,7 @@ use crate::Error;
 /// The version of the Execution API that Task SDK 1.3.2 was generated from.
 pub const API_VERSION: &str = "2026-06-30";
 /// Marks XCom requests whose values are in the form of the `xcom` table: the plugin's work is done by the worker.
-pub const STORED_XCOM_HEADER: &str = "modalflow-xcom";
+const STORED_XCOM_HEADER: &str = "modalflow-xcom";
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -31,7 +31,7 @@ pub mod worker;
 mod workload;
 mod xcoms;
 
-pub use client::{API_VERSION, STORED_XCOM_HEADER};
+pub use client::API_VERSION;
 pub use config::{
     CONFIG_VARIABLE, Limits, PluginChoice, PluginSettings, SupervisorKind, WorkerConfig,
 };

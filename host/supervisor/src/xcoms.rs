@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::Method;
 use plugin_host::{INLINE_BYTES, Payload, Stored, TaskKey, XcomBackend, XcomCoordinate};
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use crate::{
-    client::{Answer, Call, CallError, STORED_XCOM_HEADER, Session, key, segment},
+    client::{Answer, Call, CallError, Session, key, segment},
     frames::Reply,
     messages::{SetXcom, XcomAddress},
     msgpack,
@@ -43,11 +43,19 @@ enum Answered {
     List,
 }
 
+/// The column of a row, and where the row is: for a value of an earlier run, or one of many.
+#[derive(Deserialize)]
+struct Located {
+    run_id: String,
+    map_index: i32,
+    value: Value,
+}
+
 impl Answered {
-    fn texts(self, answer: &Answer) -> Result<Vec<Box<RawValue>>, CallError> {
+    fn rows(self, answer: &Answer) -> Result<Vec<Located>, CallError> {
         #[derive(Deserialize)]
         struct Row {
-            value: Box<RawValue>,
+            value: Located,
         }
 
         Ok(match self {
@@ -244,9 +252,7 @@ impl Xcoms {
         Ok(Reply::Packed(packed))
     }
 
-    /// The JSON texts of the values that the call asks for. Their columns come over HTTP, the values from the plugin. Which run
-    /// and map index a column belongs to stands in the answer only if the server says `located`; else the ones asked for are
-    /// tried, and if the plugin does not find its value there the server does the plugin's work.
+    /// The JSON texts of the values that the call asks for. Their columns come over HTTP, the values from the plugin.
     async fn read(
         &self,
         call: Call,
@@ -255,61 +261,21 @@ impl Xcoms {
     ) -> Result<Vec<Bytes>, XcomError> {
         let answer = self
             .session
-            .call(&call.clone().stored_xcom(), self.patience)
+            .call(&call.stored_xcom(), self.patience)
             .await?;
-        let located = answer
-            .headers
-            .get(STORED_XCOM_HEADER)
-            .is_some_and(|form| form == "located");
-        let error = match self
-            .resolve(answered.texts(&answer)?, located, address)
-            .await
-        {
-            Err(error @ XcomError::Plugin { .. }) if !located => error,
-            values => return values,
-        };
-        match self.session.call(&call, self.patience).await {
-            Ok(answer) => Ok(answered
-                .texts(&answer)?
-                .into_iter()
-                .map(|text| Bytes::from(String::from(Box::<str>::from(text))))
-                .collect()),
-            Err(_) => Err(error),
-        }
-    }
-
-    async fn resolve(
-        &self,
-        columns: Vec<Box<RawValue>>,
-        located: bool,
-        address: &XcomAddress,
-    ) -> Result<Vec<Bytes>, XcomError> {
-        #[derive(Deserialize)]
-        struct Located {
-            run_id: String,
-            map_index: i32,
-            value: Value,
-        }
-
         let failed = |source| XcomError::Plugin {
             key: address.key.clone(),
             source,
         };
-        let unreadable = |error: serde_json::Error| CallError::Unreadable(error.to_string());
-        let mut values = Vec::with_capacity(columns.len());
-        for column in columns {
+        let rows = answered.rows(&answer)?;
+        let mut values = Vec::with_capacity(rows.len());
+        for row in rows {
             let mut at = self.coordinate(address);
-            let column = if located {
-                let located: Located = serde_json::from_str(column.get()).map_err(unreadable)?;
-                at.task.run_id = located.run_id;
-                at.task.map_index = located.map_index;
-                located.value
-            } else {
-                serde_json::from_str(column.get()).map_err(unreadable)?
-            };
+            at.task.run_id = row.run_id;
+            at.task.map_index = row.map_index;
             let payload = self
                 .backend
-                .get(&at, &Stored::from_column(column))
+                .get(&at, &Stored::from_column(row.value))
                 .await
                 .map_err(failed)?;
             values.push(payload.into_bytes(self.max_bytes).await.map_err(failed)?);

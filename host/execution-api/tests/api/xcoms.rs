@@ -65,9 +65,9 @@ async fn a_worker_with_the_plugin_sends_and_gets_the_column() {
     lines.push(api.ask("GET", PUSH, &token, &[], "").await.line());
     insta::assert_snapshot!(lines.join("\n"), @r#"
     201 {"message":"XCom successfully set"}
-    200 {"key":"k","value":{"__modalflow_xcom__": {"uri": "xcom:demo", "size": 9}}}
-    200 {"__modalflow_xcom__": {"uri": "xcom:demo", "size": 9}}
-    200 [{"__modalflow_xcom__": {"uri": "xcom:demo", "size": 9}}]
+    200 {"key":"k","value":{"run_id":"r1","map_index":-1,"value":{"__modalflow_xcom__": {"uri": "xcom:demo", "size": 9}}}}
+    200 {"run_id":"r1","map_index":-1,"value":{"__modalflow_xcom__": {"uri": "xcom:demo", "size": 9}}}
+    200 [{"run_id":"r1","map_index":-1,"value":{"__modalflow_xcom__": {"uri": "xcom:demo", "size": 9}}}]
     400 {"detail":{"message":"the header modalflow-xcom can only be stored","reason":"invalid_header"}}
     422 {"detail":[{"ctx":{"error":"unexpected end at byte 1"},"input":{},"loc":["body",1],"msg":"JSON decode error","type":"json_invalid"}]}
     404 {"detail":{"message":"memory: not found: xcom:demo","reason":"not_found"}}

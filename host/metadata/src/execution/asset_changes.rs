@@ -58,14 +58,14 @@ pub async fn register(
             .fetch_optional(&mut *db)
             .await?
             .flatten();
+    let mut assets = Vec::new();
     for outlet in outlets {
-        if let Outlet::Alias { .. } = outlet {
-            continue;
-        }
-        let Some(asset) = active(&mut *db, outlet).await? else {
-            // airflow: a warning in the server's log, and no event.
-            continue;
-        };
+        // airflow: an inactive one is a warning in the server's log, and no event.
+        assets.extend(active(&mut *db, outlet).await?);
+    }
+    // Tasks that end at once lock the rows of the queue in the same order.
+    assets.sort_by_key(|asset| asset.id);
+    for asset in assets {
         let own: Vec<&Emitted> = emitted
             .iter()
             .filter(|event| {
@@ -184,7 +184,7 @@ async fn find_or_create(
     now: DateTime<Utc>,
 ) -> Result<Asset, Error> {
     // DO UPDATE, so that the row comes back and stays locked against its removal until we commit.
-    Ok(sqlx::query_as(
+    let asset = sqlx::query_as(
         "INSERT INTO asset (name, uri, \"group\", extra, created_at, updated_at) \
          VALUES ($1, $2, 'asset', $3::json, $4, $4) \
          ON CONFLICT (name, uri) DO UPDATE SET updated_at = asset.updated_at \
@@ -194,8 +194,15 @@ async fn find_or_create(
     .bind(&event.uri)
     .bind(&alias.asset_extra)
     .bind(now)
-    .fetch_one(db)
-    .await?)
+    .fetch_one(&mut *db)
+    .await?;
+    // Unless the name or the URI is another asset's. airflow: SchedulerJobRunner._update_asset_orphanage, a minute later
+    sqlx::query("INSERT INTO asset_active (name, uri) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(&event.name)
+        .bind(&event.uri)
+        .execute(db)
+        .await?;
+    Ok(asset)
 }
 
 /// One event of one asset, and what it puts into the queue. `airflow: AssetManager.register_asset_change`
@@ -263,6 +270,8 @@ async fn queue_dags(
     event: &Event<'_>,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    // DO UPDATE with nothing new waits for a tick that consumes the row just now, and then queues the DAG again:
+    // with DO NOTHING this event would be noticed by nobody until the next one.
     sqlx::query(
         "WITH waiting AS ( \
            SELECT d.dag_id, d.timetable_partitioned \
@@ -280,7 +289,8 @@ async fn queue_dags(
          ), queued AS ( \
            INSERT INTO asset_dag_run_queue (asset_id, target_dag_id, created_at) \
            SELECT $1, dag_id, $5 FROM waiting WHERE NOT timetable_partitioned AND $6::text IS NULL \
-           ON CONFLICT DO NOTHING \
+            ORDER BY dag_id \
+           ON CONFLICT (asset_id, target_dag_id) DO UPDATE SET created_at = asset_dag_run_queue.created_at \
          ) \
          INSERT INTO log (dttm, dag_id, task_id, run_id, map_index, event, extra) \
          SELECT $5, $7, $8, $9, $10, \

@@ -1,8 +1,8 @@
 //! `xcoms/{dag_id}/{run_id}/{task_id}/{key…}`: values between tasks.
 //!
 //! A row stands for a value; what it stands for is the XCom plugin's business. Airflow's own worker hands over and
-//! gets values, so the plugin runs here. Ours has run it already and says so in a header: then bodies and answers are
-//! the `value` column as it is. Values pass through files, never whole through memory.
+//! gets values, so the plugin runs here. Ours runs it itself and says so in a header: then bodies are the
+//! `value` column as it is, and answers have it with the run and map index of its row. Values pass through files, never whole through memory.
 
 mod checked;
 mod json_text;
@@ -82,7 +82,7 @@ impl Target {
 pub(crate) enum Form {
     /// The value.
     Value,
-    /// The `value` column.
+    /// In bodies the `value` column, in answers `{"run_id", "map_index", "value"}` with it.
     Stored,
 }
 

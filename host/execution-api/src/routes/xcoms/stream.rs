@@ -83,7 +83,7 @@ pub(super) async fn list(
     Ok(json(Body::from_stream(parts)))
 }
 
-/// What a row stands for, or its column, as JSON.
+/// What a row stands for; or its column and where the row is, which need not be where it was asked for. As JSON.
 pub(super) async fn value(
     xcoms: &dyn XcomBackend,
     at: &XcomCoordinate,
@@ -91,7 +91,11 @@ pub(super) async fn value(
     form: Form,
 ) -> Result<Payload, Problem> {
     match form {
-        Form::Stored => Ok(Payload::from(column)),
+        Form::Stored => Ok(Payload::from(format!(
+            "{{\"run_id\":{},\"map_index\":{},\"value\":{column}}}",
+            serde_json::Value::from(at.task.run_id.as_str()),
+            at.task.map_index
+        ))),
         Form::Value => {
             let stored = Stored::from_column(parsed(&column)?);
             Ok(xcoms.get(at, &stored).await?)

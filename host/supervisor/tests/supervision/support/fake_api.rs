@@ -174,7 +174,10 @@ fn route(world: &mut World, method: &str, parts: &[&str], query: &str, body: Val
             plain(200, json!({"keys": keys, "total_entries": keys.len()}))
         }
         ("GET", ["variables", key @ ..]) => match world.variables.get(&key.join("/")) {
-            Some(value) => plain(200, json!({"key": key.join("/"), "value": value})),
+            Some(value) => plain(
+                200,
+                json!({"key": key.join("/"), "value": located(run_id, map_index, value)}),
+            ),
             None => plain(
                 404,
                 json!({"detail": {"reason": "not_found", "message": "no such variable"}}),
@@ -278,7 +281,7 @@ fn xcom(
             .xcoms
             .iter()
             .filter(|(at, _)| of_key(at))
-            .map(|(_, value)| value.clone())
+            .map(|((.., map_index, _), value)| located(run_id, *map_index, value))
             .collect()
     };
     let not_found = || {
@@ -327,6 +330,10 @@ fn xcom(
         }
         _ => plain(405, json!({"detail": "Method Not Allowed"})),
     }
+}
+
+fn located(run_id: &str, map_index: i32, value: &Value) -> Value {
+    json!({"run_id": run_id, "map_index": map_index, "value": value})
 }
 
 fn decode(text: &str) -> String {
