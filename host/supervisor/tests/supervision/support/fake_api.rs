@@ -174,10 +174,7 @@ fn route(world: &mut World, method: &str, parts: &[&str], query: &str, body: Val
             plain(200, json!({"keys": keys, "total_entries": keys.len()}))
         }
         ("GET", ["variables", key @ ..]) => match world.variables.get(&key.join("/")) {
-            Some(value) => plain(
-                200,
-                json!({"key": key.join("/"), "value": located(run_id, map_index, value)}),
-            ),
+            Some(value) => plain(200, json!({"key": key.join("/"), "value": value})),
             None => plain(
                 404,
                 json!({"detail": {"reason": "not_found", "message": "no such variable"}}),
