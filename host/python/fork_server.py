@@ -139,6 +139,8 @@ class ForkServer:
                 sys.stderr.flush()
                 os._exit(code)
             requests, stdout, stderr = (socket.socket(fileno=fd) for fd in fds[:3])
+            if request["kind"] == "callback":
+                task_protocol.run_callback(requests, stdout, stderr, fds[3], request["runs"])
             task_protocol.run_task(requests, stdout, stderr, fds[3])
         except BaseException:
             with suppress(BaseException):

@@ -44,7 +44,8 @@ def check() -> dict[str, Any]:
     from importlib.resources import files
 
     from airflow.sdk.api.datamodels._generated import API_VERSION
-    from airflow.sdk.execution_time import comms, schema, supervisor, task_runner
+    from airflow.dag_processing import processor
+    from airflow.sdk.execution_time import callback_supervisor, comms, schema, supervisor, task_runner
 
     for module, name in (
         (supervisor, "_fork_main"),
@@ -56,6 +57,10 @@ def check() -> dict[str, Any]:
         (comms, "TypeAdapter"),
         (comms, "_RequestFrame"),
         (comms, "_ResponseFrame"),
+        (comms, "CommsDecoder"),
+        (callback_supervisor, "execute_callback"),
+        (processor, "_parse_file_entrypoint"),
+        (processor, "DagFileParseRequest"),
     ):
         if not hasattr(module, name):
             problems.append(f"{module.__name__}.{name} is gone")
@@ -126,6 +131,50 @@ def run_task(requests: Any, stdout: Any, stderr: Any, log_fd: int) -> NoReturn:
 
     supervisor._fork_main(requests, stdout, stderr, log_fd, begin)
     os._exit(125)
+
+
+def run_callback(requests: Any, stdout: Any, stderr: Any, log_fd: int, kind: str) -> NoReturn:
+    """Run one callback in this freshly forked process, by the code that Airflow runs it with; what to run is the first frame."""
+    from airflow.sdk.execution_time import supervisor
+
+    supervisor._fork_main(requests, stdout, stderr, log_fd, {"dag_processor": _callback_of_dag, "executor": _callback_of_path}[kind])
+    os._exit(125)
+
+
+def _callback_of_dag() -> None:
+    """A `DagFileParseRequest` with callbacks: attributes of the DAG or of a task, as Airflow's dag-processor runs them."""
+    from airflow.dag_processing.processor import _parse_file_entrypoint
+
+    _parse_file_entrypoint()
+
+
+def _callback_of_path() -> None:
+    """A callable with an import path, as Airflow's `CallbackSubprocess` runs it on an executor."""
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "client"
+
+    import structlog
+    from pydantic import TypeAdapter
+
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.callback_supervisor import execute_callback
+    from airflow.sdk.execution_time.comms import CommsDecoder
+
+    log = structlog.get_logger(logger_name="callback_runner")
+    first = CommsDecoder(body_decoder=TypeAdapter(dict))
+    what = first._get_response()
+    task_runner.SUPERVISOR_COMMS = CommsDecoder(log=log, socket=first.socket)
+    if (folder := what["bundle_path"]) not in sys.path:
+        sys.path.append(folder)
+    succeeded, error = execute_callback(
+        callback_path=what["path"],
+        callback_kwargs=what["kwargs"],
+        dag_rel_path=what["dag_rel_path"],
+        bundle_path=folder,
+        log=log,
+    )
+    if not succeeded:
+        log.error("Callback failed", error=error)
+        sys.exit(1)
 
 
 def supervise(workload_json: str) -> int:

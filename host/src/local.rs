@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::RUN_TASK;
 use crate::house::{self, House};
 use crate::plugins;
+use crate::tick::CALLBACKS_AT_ONCE;
 
 /// Requests in progress have this long when the API stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -141,6 +142,7 @@ async fn serve_api(
         secrets: Secrets::new(&house.environment.secrets().fernet_key)?,
         limits: Limits {
             max_xcom_bytes: house.environment.config().xcom_max_bytes,
+            callback_timeout: house.environment.config().callback_timeout,
             ..Limits::default()
         },
         spool_dir: house.environment.run_dir().join("spool"),
@@ -223,7 +225,8 @@ async fn run_task(
         .insert(supervisor::CONFIG_VARIABLE.into(), worker_config.into());
     spec.max_containers = 1;
     // A task that has reported its end may still run its callbacks while its successor starts.
-    spec.max_concurrent_inputs = config.parallelism as usize * 2;
+    // Callbacks come on top, so that they take no task's place.
+    spec.max_concurrent_inputs = (config.parallelism * 2 + CALLBACKS_AT_ONCE) as usize;
     // Our own timeout is the task's; the call's is only the net below it.
     spec.timeout = config.task_timeout;
     spec.scaledown_window = SCALEDOWN;

@@ -80,9 +80,8 @@ pub async fn run(
                         wake.ask();
                     }
                 } else {
-                    triggerer
-                        .follow(&house.environment, report.task_instances_deferred)
-                        .await;
+                    let waiting = report.task_instances_deferred + report.callbacks_in_triggerer;
+                    triggerer.follow(&house.environment, waiting).await;
                 }
                 until_next(report.next_wake, interval)
             }

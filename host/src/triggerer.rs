@@ -1,16 +1,16 @@
-//! The triggerer runs while a task is deferred, and not longer.
+//! The triggerer runs while a task or a callback of a deadline waits in it, and not longer.
 
 use std::time::{Duration, Instant};
 
 use environment::triggerer::{self, Triggerer};
 use environment::{Environment, progress};
 
-/// How long it stays when nothing is deferred any more: sensors often defer again at once.
+/// How long it stays when nothing waits any more: sensors often defer again at once.
 const IDLE: Duration = Duration::from_secs(60);
 /// Between two starts of one that ends by itself.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Starts and stops the triggerer as ticks report what is deferred.
+/// Starts and stops the triggerer as ticks report what waits.
 #[derive(Debug, Default)]
 pub struct OnDemand {
     running: Option<Triggerer>,
@@ -19,10 +19,10 @@ pub struct OnDemand {
 }
 
 impl OnDemand {
-    /// Hears how many task instances are deferred now.
-    pub async fn follow(&mut self, environment: &Environment, deferred: i64) {
+    /// Hears how many task instances and callbacks wait now.
+    pub async fn follow(&mut self, environment: &Environment, waiting: i64) {
         let now = Instant::now();
-        if deferred > 0 {
+        if waiting > 0 {
             self.last_needed = Some(now);
         }
         if self.running.as_ref().is_some_and(Triggerer::has_ended)
@@ -31,7 +31,7 @@ impl OnDemand {
             tracing::warn!(log = %ended.log.display(), "the triggerer ended by itself");
         }
         match &self.running {
-            None if deferred > 0 && is_past(self.last_start, PAUSE, now) => {
+            None if waiting > 0 && is_past(self.last_start, PAUSE, now) => {
                 self.last_start = Some(now);
                 match triggerer::start(environment, &progress::Silent).await {
                     Ok(started) => self.running = Some(started),
@@ -43,7 +43,7 @@ impl OnDemand {
                     }
                 }
             }
-            Some(_) if deferred == 0 && is_past(self.last_needed, IDLE, now) => self.stop().await,
+            Some(_) if waiting == 0 && is_past(self.last_needed, IDLE, now) => self.stop().await,
             _ => {}
         }
     }

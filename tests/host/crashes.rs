@@ -168,7 +168,7 @@ fn a_killed_worker_fails_its_tries_at_once() {
 }
 
 /// The processes that `serve` started itself.
-fn children(parent: u32) -> Vec<nix::unistd::Pid> {
+pub(crate) fn children(parent: u32) -> Vec<nix::unistd::Pid> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry

@@ -3,12 +3,16 @@
 
 mod airflow_examples;
 mod assets;
+mod callbacks;
 mod crashes;
+mod deadlines;
 mod deferral;
 mod examples;
+mod hitl;
 mod limits;
 mod many;
 mod official_supervisor;
 mod schedules;
+mod stuck;
 mod ticks;
 mod xcoms;

@@ -23,6 +23,8 @@ pub struct Config {
     pub parallelism: u32,
     /// `executor.task_timeout`: wall time for one try.
     pub task_timeout: Duration,
+    /// `executor.callback_timeout`: wall time for one callback of a DAG, of a lost try or of a deadline.
+    pub callback_timeout: Duration,
     /// `worker.supervisor`: whose supervisor runs tasks.
     pub supervisor: Supervisor,
     /// `xcom.inline_bytes`: the largest XCom that Postgres holds itself.
@@ -48,6 +50,7 @@ impl Default for Config {
             parse_timeout: Duration::from_secs(5),
             parallelism: 16,
             task_timeout: Duration::from_secs(3600),
+            callback_timeout: Duration::from_secs(300),
             supervisor: Supervisor::Modalflow,
             xcom_inline_bytes: 8 * 1024,
             xcom_max_bytes: 256 * 1024 * 1024,
@@ -62,6 +65,7 @@ pub const KEYS: &[&str] = &[
     "scheduler.parse_timeout_seconds",
     "executor.parallelism",
     "executor.task_timeout",
+    "executor.callback_timeout",
     "worker.supervisor",
     "xcom.inline_bytes",
     "xcom.max_bytes",
@@ -119,6 +123,9 @@ impl Config {
             }
             "executor.task_timeout" => {
                 self.task_timeout = Duration::from_secs(value.whole(1, 30 * 86_400)?);
+            }
+            "executor.callback_timeout" => {
+                self.callback_timeout = Duration::from_secs(value.whole(1, 86_400)?);
             }
             "worker.supervisor" => self.supervisor = value.supervisor()?,
             "xcom.inline_bytes" => self.xcom_inline_bytes = value.whole(0, 1 << 20)?,
@@ -215,6 +222,7 @@ fn example(key: &str) -> &'static str {
         "scheduler.parse_timeout_seconds" => "5",
         "executor.parallelism" => "16",
         "executor.task_timeout" => "3600",
+        "executor.callback_timeout" => "300",
         "worker.supervisor" => "modalflow",
         "xcom.inline_bytes" => "8192",
         _ => "268435456",

@@ -1,5 +1,7 @@
 //! How much a request may bring, and what it may write.
 
+use std::time::Duration;
+
 /// Bounds of the API. The defaults are Airflow's where Airflow has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -14,6 +16,8 @@ pub struct Limits {
     /// `[state_store] clear_on_success`
     pub clear_task_store_on_success: bool,
     pub xcom_writes: XcomWrites,
+    /// How long a callback may run.
+    pub callback_timeout: Duration,
 }
 
 /// Whose XComs a task may write and delete. All may read all.
@@ -34,6 +38,7 @@ impl Default for Limits {
             runs_with_rendered_fields: 30,
             clear_task_store_on_success: false,
             xcom_writes: XcomWrites::Own,
+            callback_timeout: Duration::from_secs(300),
         }
     }
 }

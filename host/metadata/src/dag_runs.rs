@@ -81,6 +81,14 @@ pub async fn insert(
         context_carrier: &context,
     };
     insert_task_instances(db, &of, &task_instances, now).await?;
+    let new = crate::deadlines::NewRun {
+        id,
+        dag_id: &run.dag_id,
+        dag_version_id: origin.dag_version_id,
+        logical_date: run.logical_date,
+        queued_at: now,
+    };
+    crate::deadlines::create(db, &new, now).await?;
     Ok(Inserted::New(id))
 }
 

@@ -133,7 +133,13 @@ pub async fn next_wake(db: &mut PgConnection) -> Result<Option<DateTime<Utc>>, E
              UNION ALL \
              SELECT min(not_before) FROM modalflow.dispatch WHERE call_id IS NULL \
              UNION ALL \
-             SELECT min(trigger_timeout) FROM task_instance WHERE state = 'deferred' \
+             SELECT min(not_before) FROM modalflow.callback_call WHERE call_id IS NULL AND not_before > now() \
+             UNION ALL \
+             SELECT min(trigger_timeout) FROM task_instance WHERE state IN ('deferred', 'awaiting_input') \
+             UNION ALL \
+             SELECT min(queued_dttm) + interval '600 s' FROM task_instance WHERE state = 'queued' \
+             UNION ALL \
+             SELECT min(deadline_time) FROM deadline WHERE NOT missed AND dagrun_id IS NOT NULL \
              UNION ALL \
              SELECT min(last_heartbeat_at) + interval '300 s' FROM task_instance \
               WHERE state IN ('running', 'restarting')) AS wishes",

@@ -151,7 +151,6 @@ pub async fn postpone(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCall {
     pub dispatch_id: Uuid,
-    pub ti_id: Uuid,
     pub call_id: String,
 }
 
@@ -160,17 +159,16 @@ pub struct OpenCall {
 /// # Errors
 /// The database's errors.
 pub async fn open_calls(db: &mut PgConnection) -> Result<Vec<OpenCall>, Error> {
-    let rows: Vec<(Uuid, Uuid, String)> = sqlx::query_as(
-        "SELECT dispatch_id, ti_id, call_id FROM modalflow.dispatch \
+    let rows: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT dispatch_id, call_id FROM modalflow.dispatch \
           WHERE call_id IS NOT NULL ORDER BY spawned_at",
     )
     .fetch_all(db)
     .await?;
     Ok(rows
         .into_iter()
-        .map(|(dispatch_id, ti_id, call_id)| OpenCall {
+        .map(|(dispatch_id, call_id)| OpenCall {
             dispatch_id,
-            ti_id,
             call_id,
         })
         .collect())
@@ -185,8 +183,8 @@ pub async fn superseded_calls(
     db: &mut PgConnection,
     before: DateTime<Utc>,
 ) -> Result<Vec<OpenCall>, Error> {
-    let rows: Vec<(Uuid, Uuid, String)> = sqlx::query_as(
-        "SELECT x.dispatch_id, x.ti_id, x.call_id \
+    let rows: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT x.dispatch_id, x.call_id \
            FROM modalflow.dispatch x LEFT JOIN task_instance ti ON ti.id = x.ti_id \
           WHERE x.call_id IS NOT NULL AND x.spawned_at < $1 \
             AND (ti.id IS NULL \
@@ -198,9 +196,8 @@ pub async fn superseded_calls(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|(dispatch_id, ti_id, call_id)| OpenCall {
+        .map(|(dispatch_id, call_id)| OpenCall {
             dispatch_id,
-            ti_id,
             call_id,
         })
         .collect())

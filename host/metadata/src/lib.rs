@@ -7,17 +7,20 @@
 pub mod apply;
 pub mod asset_queue;
 pub mod backfills;
+pub mod callbacks;
 pub mod carrier;
 pub mod connect;
 pub mod dag_files;
 pub mod dag_runs;
 pub mod dags;
+pub mod deadlines;
 pub mod deferral;
 pub mod dispatch;
 pub mod due;
 mod error;
 pub mod execution;
 pub mod history;
+pub mod hitl;
 pub mod jobs;
 pub mod lease;
 pub mod listing;
@@ -27,6 +30,7 @@ pub mod rows;
 pub mod run_snapshots;
 pub mod schema;
 pub mod serialized;
+pub mod stuck;
 
 pub use connect::connect;
 pub use error::Error;

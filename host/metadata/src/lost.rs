@@ -95,6 +95,23 @@ pub async fn without_heartbeat(
     rows.iter().map(facts).collect()
 }
 
+/// Tries that were queued before `before` and are queued still.
+///
+/// # Errors
+/// The database's errors.
+pub(crate) async fn queued_before(
+    db: &mut PgConnection,
+    before: DateTime<Utc>,
+) -> Result<Vec<TryFacts>, Error> {
+    let rows = sqlx::query(facts_where!(
+        "WHERE ti.state = 'queued' AND ti.queued_dttm < $1 ORDER BY ti.id FOR UPDATE OF ti SKIP LOCKED"
+    ))
+    .bind(before)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(facts).collect()
+}
+
 /// Queued tries without an intent to start them: somebody else queued them, or their intent was lost.
 /// They go back to scheduled, and so to the executor.
 ///
@@ -249,7 +266,8 @@ async fn set_cleared(
     Ok(())
 }
 
-async fn log(
+/// A row in the audit log of the try.
+pub(crate) async fn log(
     db: &mut PgConnection,
     lost: &TryFacts,
     event: &str,

@@ -31,6 +31,26 @@ CREATE TABLE IF NOT EXISTS modalflow.requeue (
     FOREIGN KEY (dag_id, run_id) REFERENCES public.dag_run (dag_id, run_id) ON DELETE CASCADE
 );
 
+-- Callbacks that still have to run; a row goes when its callback has ended.
+CREATE TABLE IF NOT EXISTS modalflow.callback_call (
+    callback_id uuid PRIMARY KEY REFERENCES public.callback (id) ON DELETE CASCADE,
+    -- The idempotency key of the spawn; null: nobody has looked at the callback yet.
+    dispatch_id uuid UNIQUE,
+    dag_id text,
+    -- The run's run_id; for a callback of a deadline the run's id.
+    run_id text,
+    call_id text,
+    -- Spawns that failed, for the backoff.
+    failures integer NOT NULL DEFAULT 0,
+    -- Calls that ended before a worker had claimed it.
+    repeats integer NOT NULL DEFAULT 0,
+    not_before timestamptz,
+    spawned_at timestamptz,
+    -- The attempt that runs it: set once, so that no callback runs twice.
+    claim uuid,
+    claimed_at timestamptz
+);
+
 -- When a running run wants to be looked at although nothing in it changed: retries, pokes, timeouts.
 CREATE TABLE IF NOT EXISTS modalflow.run_wake (
     dag_run_id integer PRIMARY KEY REFERENCES public.dag_run (id) ON DELETE CASCADE,
@@ -70,3 +90,21 @@ CREATE OR REPLACE TRIGGER modalflow_wake AFTER UPDATE ON public.task_instance
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
 CREATE OR REPLACE TRIGGER modalflow_wake AFTER INSERT ON public.asset_dag_run_queue
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
+
+-- Whoever writes a callback that has to run in a worker puts it on our queue.
+CREATE OR REPLACE FUNCTION modalflow.queue_callback() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO modalflow.callback_call (callback_id) VALUES (NEW.id) ON CONFLICT DO NOTHING;
+    IF current_setting('application_name') IS DISTINCT FROM 'modalflow' THEN
+        PERFORM pg_notify('modalflow_wake', '');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER modalflow_queue AFTER INSERT OR UPDATE OF state ON public.callback
+    FOR EACH ROW WHEN (NEW.type = 'dag_processor' OR NEW.type = 'executor' AND NEW.state = 'pending')
+    EXECUTE FUNCTION modalflow.queue_callback();
+
+INSERT INTO modalflow.callback_call (callback_id)
+SELECT id FROM public.callback WHERE type = 'dag_processor' OR type = 'executor' AND state = 'pending'
+ON CONFLICT DO NOTHING;

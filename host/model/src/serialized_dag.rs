@@ -101,6 +101,10 @@ pub struct SerializedTask {
     pub has_on_failure_callback: bool,
     pub has_on_retry_callback: bool,
     pub has_on_skipped_callback: bool,
+    /// `email` names somebody.
+    pub has_email: bool,
+    pub email_on_failure: bool,
+    pub email_on_retry: bool,
     pub has_inlets: bool,
     pub has_outlets: bool,
     /// Mapped, or inside a mapped group.

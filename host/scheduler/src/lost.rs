@@ -33,3 +33,36 @@ pub fn decide(lost: LostTry) -> Lost {
         Lost::Failed
     }
 }
+
+/// `airflow: [scheduler] num_stuck_in_queued_retries`
+pub const STUCK_RETRIES: i64 = 2;
+
+/// What becomes of a task instance that nobody started for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stuck {
+    /// Scheduled again.
+    Again,
+    /// Failed, whatever tries are left.
+    Fail,
+}
+
+/// `times`: how often this try was sent back before. `airflow: SchedulerJobRunner._maybe_requeue_stuck_ti`
+#[must_use]
+pub fn decide_stuck(times: i64) -> Stuck {
+    if times < STUCK_RETRIES {
+        Stuck::Again
+    } else {
+        Stuck::Fail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_task_goes_back_twice() {
+        let all: Vec<Stuck> = (0..4).map(decide_stuck).collect();
+        assert_eq!(all, [Stuck::Again, Stuck::Again, Stuck::Fail, Stuck::Fail]);
+    }
+}

@@ -3,6 +3,9 @@
 
 use model::{ExpandInput, MappedArgument, SerializedDag, WeightRule};
 
+use serde_json::Value;
+
+use crate::deadlines::{self, Alert};
 use crate::timetables::{Timetable, Unreadable};
 
 /// One thing that is missing.
@@ -17,18 +20,11 @@ pub struct Unsupported {
 pub fn check(dag: &SerializedDag) -> Vec<Unsupported> {
     let mut missing = Vec::new();
     missing.extend(check_timetable(dag));
-    if !dag.deadline.is_empty() {
-        missing.push(Unsupported {
-            what: "deadline alerts".to_owned(),
-            hint: "remove `deadline` from the DAG",
-        });
-    }
-    if dag.has_on_success_callback || dag.has_on_failure_callback {
-        missing.push(Unsupported {
-            what: "callbacks of the DAG itself".to_owned(),
-            hint: "put `on_success_callback` and `on_failure_callback` on tasks (a last task with the trigger rule all_done or one_failed)",
-        });
-    }
+    missing.extend(
+        dag.deadline
+            .iter()
+            .filter_map(|alert| check_deadline(alert)),
+    );
     for task in &dag.tasks {
         if let WeightRule::Custom(class) = &task.weight_rule {
             missing.push(Unsupported {
@@ -44,6 +40,23 @@ pub fn check(dag: &SerializedDag) -> Vec<Unsupported> {
         }
     }
     missing
+}
+
+/// An alert as it stands in a DAG that has just been parsed; in a stored one there is only its id.
+fn check_deadline(alert: &str) -> Option<Unsupported> {
+    let alert: Value = serde_json::from_str(alert).ok()?;
+    let fields = alert.get("__var").unwrap_or(&alert);
+    match Alert::read(&fields["reference"], &fields["interval"]) {
+        Ok(_) => None,
+        Err(unreadable @ deadlines::Unreadable::Reference(_)) => Some(Unsupported {
+            what: unreadable.to_string(),
+            hint: "use one of DeadlineReference; a reference of its own class is Python code",
+        }),
+        Err(unreadable @ deadlines::Unreadable::Interval(_)) => Some(Unsupported {
+            what: unreadable.to_string(),
+            hint: "use a timedelta",
+        }),
+    }
 }
 
 fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {

@@ -276,8 +276,18 @@ pub(super) struct LogsArguments {
     #[arg(short, long, value_name = "ID")]
     pub(super) run_id: Option<String>,
     /// The task
-    #[arg(short, long, value_name = "ID")]
+    #[arg(
+        short,
+        long,
+        value_name = "ID",
+        default_value = "",
+        hide_default_value = true,
+        required_unless_present = "callbacks"
+    )]
     pub(super) task_id: String,
+    /// The callbacks of the DAG and of its deadlines instead of a task
+    #[arg(long, conflicts_with_all = ["task_id", "map_index", "try_number", "follow"])]
+    pub(super) callbacks: bool,
     /// Which instance of a mapped task
     #[arg(
         short,

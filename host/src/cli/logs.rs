@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use environment::Environment;
 use metadata::listing::TaskRow;
 use plugin_host::{LogHandler, LogRecord, TaskKey};
 use sqlx::PgPool;
@@ -20,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(300);
 pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<ExitCode> {
     let (environment, pool) = context::database(&arguments.dag.env).await?;
     let run_id = context::run_id(&pool, &arguments.dag, arguments.run_id.as_deref()).await?;
+    if arguments.callbacks {
+        return callbacks(&environment, &arguments, run_id).await;
+    }
     let row = task_instance(&pool, &arguments, &run_id).await?;
     let latest = u32::try_from(row.try_number).unwrap_or(0);
     let try_number = arguments.try_number.unwrap_or(latest);
@@ -62,6 +66,31 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<ExitCode> {
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// What the callbacks of a run have said; those of a lost try speak in the try's own log.
+async fn callbacks(
+    environment: &Environment,
+    arguments: &LogsArguments,
+    run_id: String,
+) -> anyhow::Result<ExitCode> {
+    let log = TaskKey {
+        dag_id: arguments.dag.dag_id.clone(),
+        run_id,
+        task_id: metadata::callbacks::claims::LOG_OF_RUN.to_owned(),
+        map_index: -1,
+        try_number: 1,
+    };
+    let host = plugins::host(environment)?;
+    let handler = plugins::log_handler(&host, environment).await?;
+    if !print_from(&*handler, &log, &mut None, arguments.json).await? {
+        return Err(hinted(
+            format!("no callback of run {:?} has run", log.run_id),
+            "on_success_callback and on_failure_callback of a DAG run after its run has ended; \
+             callbacks of tasks are in the tasks' logs",
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints what is there from `after` on; answers whether there was anything.

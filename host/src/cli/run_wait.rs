@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use environment::Environment;
 use environment::progress::Stderr;
+use metadata::callbacks::calls::left_of_run;
 use metadata::listing::{RunFilter, runs};
 use sqlx::PgPool;
 
@@ -35,6 +36,8 @@ pub(super) async fn until_ended(
             let mut state = None;
             let told = async {
                 state = Some(ended.await);
+                // Nobody is here afterwards to hand them out.
+                callbacks_ended(pool, dag_id, run_id).await;
             };
             serve::run(
                 &house,
@@ -53,6 +56,12 @@ pub(super) async fn until_ended(
     } else {
         ExitCode::from(exit::MENDABLE)
     })
+}
+
+async fn callbacks_ended(pool: &PgPool, dag_id: &str, run_id: &str) {
+    while let Ok(1..) = left_of_run(pool, dag_id, run_id).await {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn ended(pool: &PgPool, dag_id: &str, run_id: &str) -> anyhow::Result<String> {

@@ -18,7 +18,7 @@ pub use watch::{Observation, Watch};
 /// Spawns that are under way at once.
 const SPAWNS_AT_ONCE: usize = 32;
 
-/// The function that runs one task instance.
+/// The function that runs one task instance or one callback.
 pub const RUN_TASK: &str = "run_task";
 
 /// What can go wrong between us and Modal's API.
@@ -64,8 +64,7 @@ pub struct Executor {
 #[derive(Debug)]
 pub struct Workload {
     pub dispatch_id: Uuid,
-    pub ti_id: Uuid,
-    /// Airflow's `ExecuteTask` as JSON text.
+    /// Airflow's `ExecuteTask` as JSON text, or our `RunCallback`.
     pub json: String,
 }
 

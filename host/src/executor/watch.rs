@@ -19,7 +19,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Observation {
     pub dispatch_id: Uuid,
-    pub ti_id: Uuid,
     pub fate: Fate,
 }
 
@@ -61,7 +60,6 @@ impl Watch {
                 let fate = until_end(&executor, &call.call_id).await;
                 let observation = Observation {
                     dispatch_id: call.dispatch_id,
-                    ti_id: call.ti_id,
                     fate,
                 };
                 seen.lock()

@@ -1,9 +1,10 @@
 //! Running runs: what their task instances do next, and whether a run has reached its end.
 
 use chrono::{DateTime, Utc};
+use metadata::callbacks::requests;
 use metadata::run_snapshots::{Examined, Needs, Which};
 use metadata::{apply, due, run_snapshots};
-use scheduler::plan::Decision;
+use scheduler::plan::{Decision, Verdict};
 use sqlx::PgConnection;
 
 use super::{Error, Report};
@@ -68,6 +69,13 @@ pub(super) async fn running_runs(
         let applied = apply::run_plan(db, &snapshot.run, &plan, now).await?;
         report.task_instances_changed += applied.rows;
         if applied.run_ended {
+            if let Some(callback) = scheduler::callbacks::of_run(dag, snapshot, &plan) {
+                let run = &snapshot.run;
+                requests::of_run(db, &run.dag_id, &run.run_id, &callback, now).await?;
+            }
+            if plan.verdict == Verdict::Success && !dag.deadline.is_empty() {
+                metadata::deadlines::prune(db, snapshot.run.id).await?;
+            }
             report.runs_ended += 1;
             ended.push(snapshot.run.dag_id.clone());
             tracing::info!(

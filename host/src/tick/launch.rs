@@ -63,7 +63,6 @@ pub(super) async fn send(
             Ok(call_id) => {
                 watch.follow([OpenCall {
                     dispatch_id: workload.dispatch_id,
-                    ti_id: workload.ti_id,
                     call_id: call_id.clone(),
                 }]);
                 sent.push((workload.dispatch_id, call_id));
@@ -76,11 +75,7 @@ pub(super) async fn send(
                 let not_before = clock::now() + backoff(failed, error.is_passing());
                 dispatch::postpone(&house.pool, workload.dispatch_id, not_before).await?;
                 report.problem(&error);
-                report.next_wake = Some(
-                    report
-                        .next_wake
-                        .map_or(not_before, |wake| wake.min(not_before)),
-                );
+                report.wake_at(not_before);
             }
         }
     }
@@ -95,13 +90,12 @@ fn workload(house: &House, intent: Intent) -> Workload {
     body["token"] = house.tokens.workload(intent.ti_id).into();
     Workload {
         dispatch_id: intent.dispatch_id,
-        ti_id: intent.ti_id,
         json: body.to_string(),
     }
 }
 
 /// 0.5 s doubling to 30 s; half a minute at once for what will not pass by itself.
-fn backoff(failures: i32, is_passing: bool) -> TimeDelta {
+pub(super) fn backoff(failures: i32, is_passing: bool) -> TimeDelta {
     let seconds = if is_passing {
         0.5 * 2f64.powi(failures.clamp(0, 6))
     } else {

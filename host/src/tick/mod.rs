@@ -3,12 +3,14 @@
 //!
 //! It calls the rooms in order, and contains no rule and no SQL.
 
+mod callbacks;
 mod create;
 mod examine;
 mod launch;
 mod observe;
 mod queue;
 mod report;
+mod waits;
 
 use chrono::{DateTime, Utc};
 use metadata::run_snapshots::Which;
@@ -18,6 +20,7 @@ use crate::clock;
 use crate::executor::Watch;
 use crate::house::House;
 
+pub(crate) use callbacks::AT_ONCE as CALLBACKS_AT_ONCE;
 pub use report::{Outcome, Report};
 
 /// Rounds of one tick. Each takes what is due until nothing is; a catchup of ten years ends in the next ticks.
@@ -67,7 +70,10 @@ pub async fn run(house: &House, watch: &mut Watch) -> Result<Report, Error> {
         watch.put_back(seen);
         return Err(Error::Commit(error));
     }
-    launch::send(house, watch, intents, &mut report, now).await?;
+    let (tasks, callbacks) = intents;
+    // Tasks first: callbacks never hold them up.
+    launch::send(house, watch, tasks, &mut report, now).await?;
+    callbacks::send(house, watch, callbacks, &mut report, now).await?;
     Ok(report)
 }
 
@@ -77,11 +83,11 @@ async fn decide(
     seen: &[crate::executor::Observation],
     report: &mut Report,
     now: DateTime<Utc>,
-) -> Result<launch::Intents, Error> {
+) -> Result<(launch::Intents, callbacks::Intents), Error> {
     let job_id = metadata::jobs::heartbeat(db, now).await?;
-    observe::ended_calls(db, seen, report, now).await?;
-    observe::silent_tries(db, report, now).await?;
-    metadata::deferral::time_out(db, now).await?;
+    observe::ended_calls(house, db, seen, report, now).await?;
+    observe::silent_tries(house, db, report, now).await?;
+    waits::over(house, db, report, now).await?;
     metadata::asset_queue::forget_strays(db).await?;
     let mut which = Which::Changed;
     for _ in 0..ROUNDS {
@@ -97,8 +103,13 @@ async fn decide(
     }
     metadata::backfills::complete(db, now).await?;
     queue::scheduled(house, db, job_id, report, now).await?;
-    let intents = launch::intents(db, now).await?;
+    report.deadlines_missed += metadata::deadlines::miss(db, now).await?;
+    let intents = (
+        launch::intents(db, now).await?,
+        callbacks::intents(house, db, seen, report, now).await?,
+    );
     report.task_instances_deferred = metadata::deferral::waiting(db).await?;
+    report.callbacks_in_triggerer = metadata::deadlines::in_triggerer_now(db).await?;
     report.next_wake = metadata::dags::next_wake(db).await?;
     Ok(intents)
 }

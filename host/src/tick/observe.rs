@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use metadata::{dispatch, lost};
 use model::TaskInstanceState;
+use scheduler::callbacks::{TaskCallbacks, of_lost};
 use scheduler::lost::{LostTry, decide};
 use scheduler::plan::Lost;
 use sqlx::PgConnection;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::{Error, Report};
 use crate::executor::{Fate, Observation};
+use crate::house::House;
 
 /// `airflow: [scheduler] task_instance_heartbeat_timeout`
 const HEARTBEAT_TIMEOUT: TimeDelta = TimeDelta::seconds(300);
@@ -18,6 +20,7 @@ const REQUEUES: i32 = 3;
 
 /// Calls that ended: a try that is still queued or running then has been lost.
 pub(super) async fn ended_calls(
+    house: &House,
     db: &mut PgConnection,
     seen: &[Observation],
     report: &mut Report,
@@ -42,6 +45,7 @@ pub(super) async fn ended_calls(
                 platform_fault: observation.fate.is_platform_fault() && facts.requeued < REQUEUES,
             });
             settle(
+                house,
                 db,
                 &facts,
                 &decision,
@@ -61,6 +65,7 @@ pub(super) async fn ended_calls(
 
 /// Tries whose worker has been silent for too long.
 pub(super) async fn silent_tries(
+    house: &House,
     db: &mut PgConnection,
     report: &mut Report,
     now: DateTime<Utc>,
@@ -74,12 +79,13 @@ pub(super) async fn silent_tries(
             platform_fault: false,
         });
         let reason = format!("no heartbeat for {} s", HEARTBEAT_TIMEOUT.num_seconds());
-        settle(db, &facts, &decision, &reason, report, now).await?;
+        settle(house, db, &facts, &decision, &reason, report, now).await?;
     }
     Ok(())
 }
 
 async fn settle(
+    house: &House,
     db: &mut PgConnection,
     facts: &lost::TryFacts,
     decision: &Lost,
@@ -97,7 +103,33 @@ async fn settle(
         decision = ?decision,
         "a try ended without a report"
     );
+    // The row still is the lost try.
+    let owed = owed(house, db, facts, decision, report).await?;
+    metadata::callbacks::requests::of_lost_try(db, facts.id, &owed, reason, now).await?;
     lost::settle(db, facts, decision, reason, now).await?;
     report.tries_lost += 1;
     Ok(())
+}
+
+/// The callbacks that the worker of a lost try can't run any more.
+pub(super) async fn owed(
+    house: &House,
+    db: &mut PgConnection,
+    facts: &lost::TryFacts,
+    decision: &Lost,
+    report: &mut Report,
+) -> Result<TaskCallbacks, Error> {
+    let stored = match house.serialized.latest_of(db, &facts.key.dag_id).await {
+        Ok(stored) => stored,
+        Err(error @ metadata::Error::SerializedDag { .. }) => {
+            report.problem(&error);
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(stored
+        .as_ref()
+        .and_then(|stored| stored.dag.task(&facts.key.task_id))
+        .map(|task| of_lost(task, decision))
+        .unwrap_or_default())
 }

@@ -28,12 +28,18 @@ pub struct Report {
     pub task_instances_queued: u64,
     /// Task instances that wait in the triggerer now.
     pub task_instances_deferred: i64,
+    /// Callbacks of missed deadlines that wait in the triggerer or run there now.
+    pub callbacks_in_triggerer: i64,
+    /// Runs that were needed by now.
+    pub deadlines_missed: u64,
     /// Function calls that were started.
     pub calls_spawned: u64,
     /// Calls whose end was handled.
     pub calls_ended: u64,
     /// Tries that ended without a report.
     pub tries_lost: u64,
+    /// Callbacks that were sent to a worker.
+    pub callbacks_started: u64,
     /// When the next thing is due that no event announces.
     pub next_wake: Option<DateTime<Utc>>,
     /// What concerns one DAG or task only; everything else went on.
@@ -59,6 +65,8 @@ impl Report {
             + self.calls_spawned
             + self.calls_ended
             + self.tries_lost
+            + self.callbacks_started
+            + self.deadlines_missed
             == 0
     }
 
@@ -74,10 +82,18 @@ impl Report {
         self.calls_spawned += later.calls_spawned;
         self.calls_ended += later.calls_ended;
         self.tries_lost += later.tries_lost;
+        self.callbacks_started += later.callbacks_started;
         self.task_instances_deferred = later.task_instances_deferred;
+        self.callbacks_in_triggerer = later.callbacks_in_triggerer;
+        self.deadlines_missed += later.deadlines_missed;
         self.next_wake = later.next_wake;
         self.problems.extend(later.problems.iter().cloned());
         self.problems.dedup();
+    }
+
+    /// Something is due at `at` that no event announces.
+    pub(super) fn wake_at(&mut self, at: DateTime<Utc>) {
+        self.next_wake = Some(self.next_wake.map_or(at, |wake| wake.min(at)));
     }
 
     pub(super) fn problem(&mut self, error: &dyn std::error::Error) {
@@ -109,6 +125,12 @@ impl fmt::Display for Report {
                 "task instances sent out",
             ),
             (self.runs_ended, "run ended", "runs ended"),
+            (self.deadlines_missed, "deadline missed", "deadlines missed"),
+            (
+                self.callbacks_started,
+                "callback started",
+                "callbacks started",
+            ),
         ];
         let said: Vec<String> = counts
             .iter()

@@ -45,6 +45,8 @@ pub(crate) struct Launch {
 pub(crate) enum Role<'a> {
     /// A task runner that we supervise, over four sockets.
     Modalflow,
+    /// A callback, over four sockets; `runs` says by which of Airflow's ways.
+    Callback { runs: &'a str },
     /// Airflow's own supervisor for this workload.
     Airflow { workload: &'a str },
 }

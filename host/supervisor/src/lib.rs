@@ -9,6 +9,7 @@
     allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
 )]
 
+mod callback;
 mod client;
 mod config;
 mod conversation;
@@ -31,6 +32,7 @@ pub mod worker;
 mod workload;
 mod xcoms;
 
+pub use callback::CallbackOutcome;
 pub use client::API_VERSION;
 pub use config::{
     CONFIG_VARIABLE, Limits, PluginChoice, PluginSettings, SupervisorKind, WorkerConfig,
@@ -38,7 +40,7 @@ pub use config::{
 pub use error::Error;
 pub use outcome::{Fate, TaskOutcome};
 pub use supervisor::{Plugins, Supervisor};
-pub use workload::{ExecuteTask, WorkloadTaskInstance};
+pub use workload::{ExecuteTask, RunCallback, Workload, WorkloadTaskInstance};
 
 /// An error with its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {

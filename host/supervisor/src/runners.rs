@@ -68,7 +68,7 @@ async fn fork(fork_server: &ForkServer) -> Result<Runner, Error> {
 
 impl Sockets {
     /// Our ends, and the child's in the order in which the fork server expects them.
-    fn open() -> std::io::Result<(Self, Vec<OwnedFd>)> {
+    pub(crate) fn open() -> std::io::Result<(Self, Vec<OwnedFd>)> {
         let mut theirs = Vec::with_capacity(4);
         let mut pair = || -> std::io::Result<UnixStream> {
             let (ours, child) = std::os::unix::net::UnixStream::pair()?;

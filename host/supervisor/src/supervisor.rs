@@ -1,6 +1,6 @@
 //! The supervisor: one for many tasks.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,7 +8,9 @@ use plugin_host::{Grants, HostConfig, LogHandler, PluginHost, Source, XcomBacken
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, ExecuteTask, Fate, PluginChoice, SupervisorKind, TaskOutcome, WorkerConfig,
+    CallbackOutcome, Error, ExecuteTask, Fate, PluginChoice, RunCallback, SupervisorKind,
+    TaskOutcome, WorkerConfig,
+    callback::{self, Bundle},
     client::ExecutionApi,
     fork_server::{ForkServer, Launch, Role},
     runners::Runners,
@@ -18,16 +20,14 @@ use crate::{
 
 /// Runs tries of tasks, as many at once as it is asked to.
 pub struct Supervisor {
+    shared: Box<Shared>,
     way: Way,
 }
 
 /// Who watches over the task runners.
 enum Way {
-    Own(Box<Shared>),
-    Airflows {
-        fork_server: ForkServer,
-        escalation: Duration,
-    },
+    Own(Runners),
+    Airflows,
 }
 
 /// The plugins that keep what tasks leave behind.
@@ -93,19 +93,18 @@ impl Supervisor {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid())
             .ok()
             .flatten();
-        let fork_server = ForkServer::start(launch).await?;
-        if config.supervisor == SupervisorKind::Airflow {
-            let escalation = config.limits.escalation();
-            return Ok(Self {
-                way: Way::Airflows {
-                    fork_server,
-                    escalation,
-                },
-            });
-        }
+        let fork_server = Arc::new(ForkServer::start(launch).await?);
+        let way = match config.supervisor {
+            SupervisorKind::Modalflow => Way::Own(Runners::new(Arc::clone(&fork_server))),
+            SupervisorKind::Airflow => Way::Airflows,
+        };
         let shared = Shared {
+            fork_server,
+            bundle: Bundle {
+                name: config.bundle_name.clone(),
+                path: config.dags.clone(),
+            },
             api: ExecutionApi::new(&config.execution_api_url)?,
-            runners: Runners::new(Arc::new(fork_server)),
             xcom_backend: plugins.xcom_backend,
             log_handler: plugins.log_handler,
             spool: spool(config),
@@ -115,8 +114,24 @@ impl Supervisor {
             user: user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name),
         };
         Ok(Self {
-            way: Way::Own(Box::new(shared)),
+            shared: Box::new(shared),
+            way,
         })
+    }
+
+    /// Runs one callback to its end and reports it. Cancelling ends it; then too there is an outcome.
+    pub async fn run_callback(
+        &self,
+        workload: &RunCallback,
+        cancel: CancellationToken,
+    ) -> CallbackOutcome {
+        let outcome = callback::run(&self.shared, workload, &cancel).await;
+        tracing::info!(
+            callback_id = workload.callback_id,
+            ?outcome,
+            "callback ended"
+        );
+        outcome
     }
 
     /// Runs one try to its end and reports it. Cancelling ends the task; then too there is an outcome.
@@ -128,11 +143,8 @@ impl Supervisor {
         );
         let (map_index, try_number) = (workload.ti.map_index, workload.ti.try_number);
         let outcome = match &self.way {
-            Way::Own(shared) => task::run(shared, workload, &cancel).await,
-            Way::Airflows {
-                fork_server,
-                escalation,
-            } => delegate(fork_server, *escalation, &workload, &cancel).await,
+            Way::Own(runners) => task::run(&self.shared, runners, workload, &cancel).await,
+            Way::Airflows => delegate(&self.shared, &workload, &cancel).await,
         };
         tracing::info!(
             dag_id,
@@ -151,13 +163,14 @@ impl Supervisor {
 
 /// Lets Airflow's own supervisor do it: reports and log are its business.
 async fn delegate(
-    fork_server: &ForkServer,
-    escalation: Duration,
+    shared: &Shared,
     workload: &ExecuteTask,
     cancel: &CancellationToken,
 ) -> TaskOutcome {
     let json = serde_json::to_string(workload).expect("a workload came from JSON");
-    let mut forked = match fork_server
+    let escalation = shared.limits.escalation();
+    let mut forked = match shared
+        .fork_server
         .fork(&Role::Airflow { workload: &json }, Vec::new())
         .await
     {

@@ -14,9 +14,10 @@ use tokio_util::{
 
 use crate::{
     ExecuteTask, Fate, Limits, TaskOutcome,
+    callback::Bundle,
     client::{Call, ExecutionApi, Session, segment},
     conversation::{Conversation, Progress},
-    fork_server::Forked,
+    fork_server::{ForkServer, Forked},
     frames::{Frames, Reply},
     last_words::LastWords,
     log_line::timestamp,
@@ -29,11 +30,12 @@ use crate::{
 };
 
 /// More than the largest XCom: names and numbers beside it.
-const FRAME_SLACK: u64 = 1 << 20;
+pub(crate) const FRAME_SLACK: u64 = 1 << 20;
 
 /// What all tasks of a worker share.
 pub(crate) struct Shared {
-    pub(crate) runners: Runners,
+    pub(crate) fork_server: Arc<ForkServer>,
+    pub(crate) bundle: Bundle,
     pub(crate) api: ExecutionApi,
     pub(crate) xcom_backend: Arc<dyn XcomBackend>,
     pub(crate) log_handler: Arc<dyn LogHandler>,
@@ -47,10 +49,11 @@ pub(crate) struct Shared {
 /// Runs the try. Everything that can go wrong is an outcome.
 pub(crate) async fn run(
     shared: &Shared,
+    runners: &Runners,
     workload: ExecuteTask,
     cancel: &CancellationToken,
 ) -> TaskOutcome {
-    let Runner { sockets, forked } = match shared.runners.take().await {
+    let Runner { sockets, forked } = match runners.take().await {
         Ok(runner) => runner,
         Err(error) => return TaskOutcome::without_process(Fate::NotStarted, crate::chain(&error)),
     };

@@ -20,7 +20,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{Error, ExecuteTask, Supervisor, TaskOutcome, WorkerConfig};
+use crate::{
+    CallbackOutcome, Error, ExecuteTask, RunCallback, Supervisor, TaskOutcome, WorkerConfig,
+    Workload,
+};
 
 /// How long a worker without work waits for a server that is away.
 const ALONE: Duration = Duration::from_secs(30);
@@ -226,31 +229,55 @@ async fn beat(client: Client, cancelled: mpsc::Sender<String>) {
 }
 
 async fn work(supervisor: &Supervisor, input: &Input, cancel: &CancellationToken) -> Outcome {
-    let workload = match read_workload(input) {
-        Ok(workload) => workload,
-        Err(reason) => {
-            return Outcome::Raised {
-                exception: reason.clone(),
-                traceback: reason,
-            };
-        }
-    };
+    match read_workload(input) {
+        Ok(Workload::Task(workload)) => run_task(supervisor, *workload, cancel).await,
+        Ok(Workload::Callback(workload)) => run_callback(supervisor, &workload, cancel).await,
+        Err(reason) => raised(reason),
+    }
+}
+
+async fn run_task(
+    supervisor: &Supervisor,
+    workload: ExecuteTask,
+    cancel: &CancellationToken,
+) -> Outcome {
     let outcome = supervisor.run_task(workload, cancel.clone()).await;
     if cancel.is_cancelled() {
         return Outcome::Cancelled;
     }
     if outcome.state.is_infrastructure_failure() {
-        let reason = format!(
+        return raised(format!(
             "{}: {}",
             outcome.state.as_str(),
             outcome.detail.unwrap_or_default()
-        );
-        return Outcome::Raised {
-            exception: reason.clone(),
-            traceback: reason,
-        };
+        ));
     }
     Outcome::Returned(to_cbor(&outcome))
+}
+
+async fn run_callback(
+    supervisor: &Supervisor,
+    workload: &RunCallback,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let outcome = supervisor.run_callback(workload, cancel.clone()).await;
+    if cancel.is_cancelled() {
+        return Outcome::Cancelled;
+    }
+    let state = match outcome {
+        CallbackOutcome::Ran => "ran",
+        CallbackOutcome::Failed { .. } => "failed",
+        CallbackOutcome::AlreadyTaken => "already_taken",
+        CallbackOutcome::Broken { why } => return raised(why),
+    };
+    Outcome::Returned(Value::Map(vec![(Value::from("state"), Value::from(state))]))
+}
+
+fn raised(reason: String) -> Outcome {
+    Outcome::Raised {
+        exception: reason.clone(),
+        traceback: reason,
+    }
 }
 
 /// Gives the output back, again and again while the server is away: the worker's main loop decides when to give up.
@@ -265,7 +292,7 @@ async fn deliver(client: &Client, input: &Input, outcome: Outcome) {
     }
 }
 
-fn read_workload(input: &Input) -> Result<ExecuteTask, String> {
+fn read_workload(input: &Input) -> Result<Workload, String> {
     let (args, kwargs) = input.arguments().map_err(|error| error.to_string())?;
     let named = kwargs.into_iter().chain(
         args.into_iter()
@@ -276,7 +303,7 @@ fn read_workload(input: &Input) -> Result<ExecuteTask, String> {
         .filter_map(|(name, value)| (name.as_text() == Some("workload")).then_some(value))
         .find_map(|value| value.into_text().ok());
     let text = text.ok_or("the input has no text `workload`")?;
-    ExecuteTask::from_json(&text).map_err(|error| crate::chain(&error))
+    Workload::from_json(&text).map_err(|error| crate::chain(&error))
 }
 
 fn to_cbor(outcome: &TaskOutcome) -> Value {

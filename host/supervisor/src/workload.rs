@@ -1,9 +1,42 @@
-//! What a worker is handed for one try of one task: Airflow's `ExecuteTask`.
+//! What a worker is handed: Airflow's `ExecuteTask` for one try of one task, or our `RunCallback`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Error;
+
+/// Anything that a worker can be handed.
+#[derive(Clone, Debug)]
+pub enum Workload {
+    Task(Box<ExecuteTask>),
+    Callback(RunCallback),
+}
+
+impl Workload {
+    /// Reads either, by its `type`.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(rename = "type")]
+            kind: String,
+        }
+
+        let kind: Kind = serde_json::from_str(text).map_err(Error::Workload)?;
+        if kind.kind == "RunCallback" {
+            let callback = serde_json::from_str(text).map_err(Error::Workload)?;
+            return Ok(Self::Callback(callback));
+        }
+        ExecuteTask::from_json(text).map(|task| Self::Task(Box::new(task)))
+    }
+}
+
+/// A callback to be claimed and run; what it is comes with the claim.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RunCallback {
+    /// A token of scope `workload` whose subject is the callback.
+    pub token: String,
+    pub callback_id: String,
+}
 
 /// Airflow's workload of type `ExecuteTask`, as an executor writes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]

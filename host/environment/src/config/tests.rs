@@ -54,7 +54,7 @@ xcom:
   inline_bytes: 0
   max_bytes: 1000
 "), @r"
-Config { connection_string: Some(postgresql://u@db.example:5433/airflow), interval: 7s, parse_timeout: 500ms, parallelism: 3, task_timeout: 9s, supervisor: Airflow, xcom_inline_bytes: 0, xcom_max_bytes: 1000 }
+Config { connection_string: Some(postgresql://u@db.example:5433/airflow), interval: 7s, parse_timeout: 500ms, parallelism: 3, task_timeout: 9s, callback_timeout: 300s, supervisor: Airflow, xcom_inline_bytes: 0, xcom_max_bytes: 1000 }
 ");
 }
 
@@ -128,7 +128,7 @@ fn mistakes_are_answered_with_place_and_remedy() {
     hint: write `section:`, and below it its keys indented by two spaces
 
     read config.yaml, line 2: unknown key "scheduler.qqqq"
-    hint: the keys are database.connection_string, scheduler.interval_seconds, scheduler.parse_timeout_seconds, executor.parallelism, executor.task_timeout, worker.supervisor, xcom.inline_bytes, xcom.max_bytes
+    hint: the keys are database.connection_string, scheduler.interval_seconds, scheduler.parse_timeout_seconds, executor.parallelism, executor.task_timeout, executor.callback_timeout, worker.supervisor, xcom.inline_bytes, xcom.max_bytes
 
     read config.yaml, line 2: unclosed bracket '[' at line 2, column 20
     hint: the file is YAML: sections, and below each its keys indented by two spaces

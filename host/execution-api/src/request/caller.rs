@@ -14,7 +14,7 @@ pub(crate) struct Caller {
     pub(crate) ti_id: Uuid,
 }
 
-/// The try that the path names: `{task_instance_id}`.
+/// The try, or the callback, that the path names: `{task_instance_id}`, `{callback_id}`.
 pub(crate) struct OwnTask {
     pub(crate) id: Uuid,
 }
@@ -99,7 +99,7 @@ async fn own<S: Send + Sync>(
     let named = path
         .iter()
         .flatten()
-        .find(|(name, _)| *name == "task_instance_id")
+        .find(|(name, _)| matches!(*name, "task_instance_id" | "callback_id"))
         .map(|(_, value)| value);
     if named == Some(claims.subject.to_string().as_str()) {
         return Ok(claims.subject);

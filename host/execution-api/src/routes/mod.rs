@@ -2,6 +2,7 @@
 
 mod asset_events;
 mod assets;
+mod callbacks;
 mod connections;
 mod dag_run;
 mod dag_runs;
@@ -31,6 +32,8 @@ pub fn router(state: ApiState) -> Router {
         .merge(of_values())
         .merge(of_dags())
         .merge(of_assets())
+        .route("/callbacks/{callback_id}/run", patch(callbacks::run))
+        .route("/callbacks/{callback_id}/state", patch(callbacks::ended))
         .fallback(|| async { Problem::not_found_path() })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")

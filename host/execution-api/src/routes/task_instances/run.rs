@@ -98,7 +98,7 @@ async fn is_repeat(
 }
 
 /// The workload's token has done its work: an execution token takes its place.
-fn swap_token(api: &ApiState, id: Uuid, response: &mut Response) {
+pub(crate) fn swap_token(api: &ApiState, id: Uuid, response: &mut Response) {
     if let Ok(token) = HeaderValue::from_str(&api.tokens.execution(id)) {
         response.headers_mut().insert(gate::REFRESHED_TOKEN, token);
     }

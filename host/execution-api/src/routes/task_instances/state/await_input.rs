@@ -59,34 +59,12 @@ fn with_event(next_kwargs: &str, answer: &Answer, at: DateTime<Utc>) -> Result<S
     };
     let mut kwargs: Map<String, Value> = serde_json::from_str(next_kwargs)
         .map_err(|_| Problem::bug("next_kwargs is no JSON object"))?;
-    let event = json!({
-        "chosen_options": column(&answer.chosen_options, json!([]))?,
-        "params_input": column(&answer.params_input, json!({}))?,
-        "responded_at": python_datetime(at),
-        "responded_by_user": column(&answer.responded_by, Value::Null)?,
-        "timedout": false,
-    });
+    let answer = [
+        column(&answer.chosen_options, json!([]))?,
+        column(&answer.params_input, json!({}))?,
+        column(&answer.responded_by, Value::Null)?,
+    ];
+    let event = metadata::hitl::event(answer, at, false);
     kwargs.insert("event".to_owned(), event);
     Ok(Value::Object(kwargs).to_string())
-}
-
-/// A `datetime.datetime` as Airflow's serde writes it.
-fn python_datetime(at: DateTime<Utc>) -> Value {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "microseconds since 1970 fit into a float until 2255"
-    )]
-    let timestamp = at.timestamp_micros() as f64 / 1e6;
-    json!({
-        "__classname__": "datetime.datetime",
-        "__version__": 2,
-        "__data__": {
-            "timestamp": timestamp,
-            "tz": {
-                "__classname__": "builtins.tuple",
-                "__version__": 1,
-                "__data__": ["UTC", "pendulum.tz.timezone.Timezone", 1, true],
-            },
-        },
-    })
 }

@@ -1,0 +1,106 @@
+//! Task instances that stay queued: their call was made and no worker took it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::lost::{self, TryFacts};
+
+/// `airflow: TASK_STUCK_IN_QUEUED_RESCHEDULE_EVENT`
+const RESCHEDULED: &str = "stuck in queued reschedule";
+
+/// Task instances that have been queued for longer than `timeout`, whose call was made or has been failing since then.
+/// `airflow: SchedulerJobRunner._get_tis_stuck_in_queued`
+///
+/// # Errors
+/// The database's errors.
+pub async fn in_queue(
+    db: &mut PgConnection,
+    timeout: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<Vec<TryFacts>, Error> {
+    lost::queued_before(db, now - timeout).await
+}
+
+/// How often this try was sent back before. `airflow: _get_num_times_stuck_in_queued`
+///
+/// # Errors
+/// The database's errors.
+pub async fn times(db: &mut PgConnection, facts: &TryFacts) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT count(*) FROM log l \
+          WHERE l.dag_id = $1 AND l.run_id = $2 AND l.task_id = $3 AND l.map_index = $4 AND l.try_number = $5 \
+            AND l.event = $6 \
+            AND l.dttm > coalesce((SELECT max(r.dttm) FROM log r \
+                                    WHERE r.dag_id = $1 AND r.run_id = $2 AND r.task_id = $3 \
+                                      AND r.map_index = $4 AND r.try_number = $5 AND r.event = 'running'), \
+                                  '-infinity')",
+    )
+    .bind(&facts.key.dag_id)
+    .bind(&facts.key.run_id)
+    .bind(&facts.key.task_id)
+    .bind(facts.key.map_index)
+    .bind(facts.try_number)
+    .bind(RESCHEDULED)
+    .fetch_one(db)
+    .await?)
+}
+
+/// Back to scheduled, under a new id, so that a worker which takes the old call after all is turned away.
+/// `airflow: SchedulerJobRunner._reschedule_stuck_task`
+///
+/// # Errors
+/// The database's errors.
+pub async fn reschedule(
+    db: &mut PgConnection,
+    facts: &TryFacts,
+    timeout: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let why = format!(
+        "Task was in queued state for longer than {} seconds; task state will be set back to scheduled.",
+        timeout.num_seconds()
+    );
+    lost::log(db, facts, RESCHEDULED, &why, now).await?;
+    sqlx::query(
+        "UPDATE task_instance SET id = $3, state = 'scheduled', scheduled_dttm = $2, queued_dttm = NULL, \
+                queued_by_job_id = NULL, external_executor_id = NULL, updated_at = $2 \
+          WHERE id = $1 AND state = 'queued'",
+    )
+    .bind(facts.id)
+    .bind(now)
+    .bind(Uuid::now_v7())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Why a try that was sent back `times` times fails.
+#[must_use]
+pub fn reason(times: i64) -> String {
+    format!("Task was requeued more than {times} times and will be failed.")
+}
+
+/// It has been sent back often enough. `airflow: SchedulerJobRunner._maybe_requeue_stuck_ti`
+///
+/// # Errors
+/// The database's errors.
+pub async fn fail(
+    db: &mut PgConnection,
+    facts: &TryFacts,
+    why: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    lost::log(db, facts, "stuck in queued tries exceeded", why, now).await?;
+    sqlx::query(
+        "UPDATE task_instance SET state = 'failed', start_date = coalesce(start_date, $2), end_date = $2, \
+                duration = extract(epoch FROM $2 - coalesce(start_date, $2)), updated_at = $2 \
+          WHERE id = $1 AND state = 'queued'",
+    )
+    .bind(facts.id)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(())
+}
