@@ -590,6 +590,14 @@ def parse(request):
         file=request["path"], bundle_path=request["root"], bundle_name="dags-folder"
     )
     result = processor._parse_file(message, structlog.get_logger("dag_parser"))
+    errors = dict(result.import_errors or {})
+    weights = {}
+    for dag in result.serialized_dags:
+        try:
+            rehearse(dag.data)
+            weights[dag.dag_id] = custom_weights(dag.data)
+        except Exception as error:
+            errors[request["path"]] = f"the DAG {dag.dag_id}: {told(error)}"
     modules = sorted(set(sys.modules) - before)
     for name in modules:
         where = getattr(sys.modules.get(name), "__file__", None)
@@ -599,12 +607,78 @@ def parse(request):
     inputs = [path for path in opened if path != request["path"] and path.startswith(own)]
     return {
         "dags": [dag.data for dag in result.serialized_dags],
-        "errors": {name: cut(text) for name, text in (result.import_errors or {}).items()},
+        "errors": {name: cut(text) for name, text in errors.items()},
+        "weights": {dag_id: found for dag_id, found in weights.items() if found},
         "dag_warnings": result.warnings or [],
         "warnings": [cut(text, 2000) for text in said[:50]],
         "inputs": inputs[:INPUTS],
         "modules": [name for name in modules if not name.startswith("unusual_prefix_")][:2000],
     }
+
+
+def rehearse(data):
+    """Asks a timetable of the user's own once, here: one that hangs or crashes costs its file, not the process that
+    writes all files. One that raises may have its reasons, as that it needs the database; it is asked again there."""
+    from airflow.serialization.decoders import decode_timetable
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    encoded = data["dag"]["timetable"]
+    if "airflow.timetables.assets" not in encoded["__type"] and encoded["__type"].startswith("airflow.timetables."):
+        return
+    import datetime
+
+    from airflow._shared.timezones import timezone
+
+    now = timezone.coerce_datetime(datetime.datetime.now(datetime.timezone.utc))
+    with contextlib.suppress(Exception):
+        restriction = DagSerialization.from_dict(data)._time_restriction
+        timetable = decode_timetable(encoded)
+        with contextlib.suppress(Exception):
+            timetable.infer_manual_data_interval(run_after=now)
+        timetable.next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
+
+
+BUILT_IN_WEIGHTS = ("downstream", "upstream", "absolute")
+
+
+def custom_weights(data):
+    """The weight of each task whose rule is a class of the user's own. airflow: TaskInstance.insert_mapping"""
+    if all(rule in BUILT_IN_WEIGHTS for task in data["dag"]["tasks"] for rule in weight_rules(task)):
+        return {}
+    import uuid
+
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    weights = {}
+    for task_id, task in DagSerialization.from_dict(data).task_dict.items():
+        # Built-in rules are strategies of Airflow's own module; those the host computes itself.
+        if type(task.weight_rule).__module__ != "airflow.task.priority_strategy":
+            ti = TaskInstance(task=task, run_id="", map_index=-1, dag_version_id=uuid.UUID(int=0))
+            weight = task.weight_rule.get_weight(ti)
+            if not isinstance(weight, int) or not -(2**31) <= weight < 2**31:
+                raise ValueError(f"the weight rule of task {task_id!r} gave {weight!r}, which is no 32-bit integer")
+            weights[task_id] = int(weight)
+    return weights
+
+
+def weight_rules(value):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "weight_rule" and isinstance(inner, str):
+                yield inner
+            else:
+                yield from weight_rules(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from weight_rules(inner)
+
+
+def told(error):
+    import traceback
+
+    lines = traceback.format_tb(error.__traceback__)[-4:] + traceback.format_exception_only(error)
+    return "".join(lines).rstrip()
 
 
 def watch_opens(folder):

@@ -9,6 +9,7 @@ use modal_api::ServerUrl;
 use sqlx::PgPool;
 
 use crate::executor::{self, Executor};
+use crate::timetables;
 
 /// Database sessions of one process: the tick's two, and what the Execution API's requests share.
 const CONNECTIONS: u32 = 12;
@@ -39,6 +40,8 @@ pub struct House {
     pub executor: Arc<Executor>,
     pub serialized: Arc<SerializedDags>,
     pub tokens: Tokens,
+    /// Asks timetables of users' own classes.
+    pub timetables: Arc<timetables::Helper>,
 }
 
 impl House {
@@ -64,6 +67,7 @@ impl House {
             Lifetimes::default(),
         );
         Ok(Self {
+            timetables: Arc::new(timetables::Helper::new(&environment)),
             environment,
             pool,
             executor: Arc::new(executor),

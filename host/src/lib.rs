@@ -11,4 +11,5 @@ mod local;
 mod plugins;
 pub mod serve;
 pub mod tick;
+pub mod timetables;
 pub mod triggerer;

@@ -147,6 +147,7 @@ async fn serve_api(
         },
         spool_dir: house.environment.run_dir().join("spool"),
         dags: Arc::clone(&house.serialized),
+        timetables: Arc::clone(&house.timetables) as Arc<dyn execution_api::ManualDates>,
     };
     let router = axum::Router::new().nest("/execution", execution_api::router(state));
     Ok(tokio::spawn(async move {

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::executor::Watch;
 use crate::house::House;
 use crate::tick;
+use crate::timetables::Answering;
 use crate::triggerer::OnDemand;
 
 /// After a tick that failed because the database was away.
@@ -67,12 +68,22 @@ pub async fn run(
     let listening = tokio::spawn(listen(house.pool.clone(), wake.clone()));
     let interval = house.environment.config().interval;
     let mut triggerer = OnDemand::default();
+    let mut answering = Answering::default();
     let ended = loop {
         let pause = match tick::run(house, watch).await {
             Ok(report) => {
                 tell(&report);
+                answering
+                    .follow(
+                        &house.timetables,
+                        &house.pool,
+                        &house.serialized,
+                        report.timetables_asked,
+                        wake,
+                    )
+                    .await;
                 if quiet {
-                    if watch.open() == 0 {
+                    if watch.open() == 0 && !answering.is_at_work() {
                         if report.is_idle() {
                             break Ok(());
                         }
@@ -98,6 +109,7 @@ pub async fn run(
         }
     };
     listening.abort();
+    answering.stop();
     triggerer.stop().await;
     ended
 }

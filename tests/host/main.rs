@@ -15,4 +15,5 @@ mod official_supervisor;
 mod schedules;
 mod stuck;
 mod ticks;
+mod timetables;
 mod xcoms;

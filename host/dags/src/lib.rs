@@ -3,7 +3,8 @@
 //! Rooms: `discover` walks the folder, `memory` knows which content was parsed before, `parser` keeps the warm Python
 //! process that forks a child a file, `walls` is what that process may touch, `verdict` turns a child's end into DAGs
 //! or one import-error text, `rules` asks plugins and the scheduler about the DAGs, `syncer` keeps the Python process
-//! that writes Airflow's tables, `deploy` brings files into the folder and takes them out, with `stage` for the check
+//! that writes Airflow's tables, `timetables` the one that asks users' own timetables, `helper` starts both, `plugins` sees
+//! when Airflow's plugins change, `deploy` brings files into the folder and takes them out, with `stage` for the check
 //! before and `placed` for the way back.
 //!
 //! A user's Python code is never imported by the host, and Airflow's rows about DAGs are never written by it.
@@ -13,9 +14,11 @@ mod deploy;
 mod discover;
 mod error;
 mod frames;
+mod helper;
 mod memory;
 mod parser;
 mod placed;
+mod plugins;
 mod report;
 mod rules;
 mod settings;
@@ -23,6 +26,7 @@ mod stage;
 mod sync;
 mod syncer;
 mod text;
+pub mod timetables;
 mod triage;
 mod verdict;
 mod walls;

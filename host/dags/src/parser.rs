@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::memory::{Asked, sha256};
 use crate::walls::{self, Walls};
-use crate::{Answers, Error, Result, Settings, frames, text};
+use crate::{Answers, Error, Result, Settings, frames, plugins, text};
 
 pub(crate) const PROGRAM: &str = include_str!("../../python/dag_parser.py");
 
@@ -323,7 +323,8 @@ async fn launch(settings: &Settings, missing_walls: &mut Vec<String>) -> Result<
         settings.scratch.join("stage"),
     ]);
     readable.extend(settings.parser_may_read.iter().cloned());
-    readable.extend(plugins_folder(settings));
+    // Airflow's own plugins bring timetables and weight rules that DAG files use.
+    readable.extend(plugins::folder(&settings.parser_environment));
     let walls = Walls {
         readable,
         writable: vec![own.clone()],
@@ -421,15 +422,6 @@ fn own_environment(own: &Path) -> Vec<(&'static str, PathBuf)> {
         ("USER", "nobody".into()),
         ("LOGNAME", "nobody".into()),
     ]
-}
-
-/// Airflow's own plugins bring timetables and weight rules that DAG files use.
-fn plugins_folder(settings: &Settings) -> Option<PathBuf> {
-    settings
-        .parser_environment
-        .iter()
-        .find(|(name, _)| name == "AIRFLOW__CORE__PLUGINS_FOLDER")
-        .map(|(_, folder)| PathBuf::from(folder))
 }
 
 fn log_path(settings: &Settings) -> PathBuf {

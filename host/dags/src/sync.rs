@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
 use metadata::dag_files::{self, DagFile};
+use metadata::{timetables, weights};
 use nix::fcntl::{Flock, FlockArg};
 use plugin_host::{DagValidator, Operation};
 use sqlx::PgPool;
@@ -18,8 +19,8 @@ use crate::parser::{self, Parser, Request};
 use crate::report::{FileReport, NewDag, Outcome, Progress, Step, SyncReport};
 use crate::syncer::{Batch, File, Syncer, Written};
 use crate::triage::{Task, Triage, triage};
-use crate::verdict::{Failure, Parsed, judge};
-use crate::{Answers, BUNDLE, Error, NoAnswers, Result, Settings, rules};
+use crate::verdict::{Failure, Parsed, ParsedDag, judge};
+use crate::{Answers, BUNDLE, Error, NoAnswers, Result, Settings, plugins, rules};
 
 /// How long one modalflow waits for another that syncs the same folder.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,7 +40,7 @@ pub struct Dags {
     validator: Arc<dyn DagValidator>,
     answers: Arc<dyn Answers>,
     helpers: Mutex<Helpers>,
-    parser_hash: String,
+    own_hash: String,
 }
 
 /// The two Python processes; kept for the next sync.
@@ -47,6 +48,8 @@ pub(crate) struct Helpers {
     parser: Parser,
     syncer: Syncer,
     used: Instant,
+    /// Airflow's plugins folder when they started.
+    plugins: String,
 }
 
 /// Held while the folder and its rows are worked on: in this process and among all on this machine.
@@ -83,8 +86,9 @@ impl Dags {
                 parser: Parser::new(&settings),
                 syncer: Syncer::new(&settings),
                 used: Instant::now(),
+                plugins: String::new(),
             }),
-            parser_hash: parser_hash(&settings),
+            own_hash: parser_hash(&settings),
             settings,
             db,
             validator,
@@ -161,7 +165,14 @@ impl Dags {
         let changed_answers = self.changed_answers(&rows).await;
         let found = blocking(move || discover(&folder)).await??;
         let folder = self.folder()?;
-        let hash = self.parser_hash.clone();
+        let plugins = self.plugins();
+        if held.helpers.plugins != plugins {
+            held.helpers.parser.stop();
+            held.helpers.syncer.stop();
+            held.helpers.plugins.clone_from(&plugins);
+        }
+        let parser_hash = self.parser_hash(&plugins);
+        let hash = parser_hash.clone();
         let (found, triage) = blocking(move || {
             let triage = triage(&folder, &found, rows, which, &hash, &changed_answers, now);
             (found, triage)
@@ -171,6 +182,7 @@ impl Dags {
             dags: self,
             folder: self.folder()?,
             now,
+            parser_hash,
             triage,
             prepared,
             report: SyncReport::default(),
@@ -232,7 +244,19 @@ impl Dags {
 
     /// Whether a row was made by the parser that we have.
     pub(crate) fn is_parsers(&self, row: &DagFile) -> bool {
-        row.parser_hash == self.parser_hash
+        row.parser_hash == self.parser_hash(&self.plugins())
+    }
+
+    /// What Airflow's plugins folder is now.
+    fn plugins(&self) -> String {
+        plugins::fingerprint(plugins::folder(&self.settings.parser_environment).as_deref())
+    }
+
+    fn parser_hash(&self, plugins: &str) -> String {
+        if plugins.is_empty() {
+            return self.own_hash.clone();
+        }
+        sha256(format!("{}\0{plugins}", self.own_hash).as_bytes())
     }
 
     pub(crate) fn missing_walls(helpers: &Helpers) -> Vec<String> {
@@ -327,6 +351,7 @@ struct Sync<'a> {
     dags: &'a Dags,
     folder: PathBuf,
     now: DateTime<Utc>,
+    parser_hash: String,
     triage: Triage,
     prepared: Prepared,
     report: SyncReport,
@@ -479,6 +504,8 @@ impl Sync<'_> {
     /// Writes the rows of what was looked at, and the reports.
     async fn remember(&mut self, tasks: &[Task], examined: Vec<Examined>) -> Result<()> {
         let mut rows = std::mem::take(&mut self.triage.touched);
+        let asked = custom_timetables(&examined);
+        let weights = custom_weights(&examined);
         for (task, file) in tasks.iter().zip(examined) {
             let memory = self.memory(task, &file);
             let (outcome, warnings) = match file.verdict {
@@ -508,7 +535,7 @@ impl Sync<'_> {
                 size: task.stat.size,
                 mtime_ns: task.stat.mtime_ns,
                 sha256: task.sha256.clone(),
-                parser_hash: self.dags.parser_hash.clone(),
+                parser_hash: self.parser_hash.clone(),
                 parsed_at: self.now,
                 outcome: memory.to_text(),
             });
@@ -535,6 +562,9 @@ impl Sync<'_> {
         let mut tx = self.dags.db.begin().await?;
         dag_files::put(&mut tx, &rows).await?;
         dag_files::remove(&mut tx, &gone).await?;
+        // With the memory of the files: who is killed before this parses them again.
+        timetables::ask(&mut tx, &asked, None).await?;
+        weights::put(&mut tx, &weights).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -568,6 +598,29 @@ impl Sync<'_> {
             },
         }
     }
+}
+
+/// The DAGs whose dates only Python can tell.
+fn custom_timetables(examined: &[Examined]) -> Vec<String> {
+    parsed_dags(examined)
+        .filter(|dag| scheduler::runs::custom_timetable(&dag.dag.timetable).is_some())
+        .map(|dag| dag.dag_id.clone())
+        .collect()
+}
+
+/// What weight rules of users' own classes said, by DAG.
+fn custom_weights(examined: &[Examined]) -> Vec<(String, BTreeMap<String, i32>)> {
+    parsed_dags(examined)
+        .filter(|dag| !dag.weights.is_empty())
+        .map(|dag| (dag.dag_id.clone(), dag.weights.clone()))
+        .collect()
+}
+
+fn parsed_dags(examined: &[Examined]) -> impl Iterator<Item = &ParsedDag> {
+    examined
+        .iter()
+        .filter_map(|file| file.verdict.as_ref().ok())
+        .flat_map(|(parsed, _)| &parsed.dags)
 }
 
 fn parser_hash(settings: &Settings) -> String {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::SerializedDag;
+use model::{SerializedDag, SerializedTask, WeightRule};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -30,6 +30,8 @@ pub(crate) struct ParsedDag {
     pub(crate) raw: Box<RawValue>,
     pub(crate) data: Value,
     pub(crate) dag: SerializedDag,
+    /// By task id, of the tasks whose weight rule is a class of the user's own.
+    pub(crate) weights: BTreeMap<String, i32>,
 }
 
 /// A row for Airflow's `dag_warning`.
@@ -80,6 +82,8 @@ struct Frame {
     dag_warnings: Vec<DagWarning>,
     #[serde(default)]
     inputs: Vec<String>,
+    #[serde(default)]
+    weights: BTreeMap<String, BTreeMap<String, i32>>,
 }
 
 pub(crate) fn judge(ended: &Ended, limit: Duration) -> Result<Parsed, Failure> {
@@ -202,7 +206,7 @@ fn read(body: &[u8]) -> Result<Parsed, Failure> {
     }
     let mut dags = Vec::with_capacity(frame.dags.len());
     for raw in frame.dags {
-        dags.push(read_dag(raw)?);
+        dags.push(read_dag(raw, &frame.weights)?);
     }
     // Airflow keeps a module's DAGs in a set.
     dags.sort_by(|a, b| a.dag_id.cmp(&b.dag_id));
@@ -218,7 +222,10 @@ fn read(body: &[u8]) -> Result<Parsed, Failure> {
     })
 }
 
-fn read_dag(raw: Box<RawValue>) -> Result<ParsedDag, Failure> {
+fn read_dag(
+    raw: Box<RawValue>,
+    weights: &BTreeMap<String, BTreeMap<String, i32>>,
+) -> Result<ParsedDag, Failure> {
     let data: Value =
         serde_json::from_str(raw.get()).map_err(|error| garbage(&error.to_string(), ""))?;
     let dag_id = match &data["dag"]["dag_id"] {
@@ -240,11 +247,25 @@ fn read_dag(raw: Box<RawValue>) -> Result<ParsedDag, Failure> {
         }
         Failure::new(message)
     })?;
+    let weights = weights.get(&dag_id).cloned().unwrap_or_default();
+    let is_custom = |task: &&SerializedTask| matches!(task.weight_rule, WeightRule::Custom(_));
+    if let Some(task) = dag
+        .tasks
+        .iter()
+        .filter(is_custom)
+        .find(|task| !weights.contains_key(&task.task_id))
+    {
+        return Err(Failure::new(format!(
+            "the DAG {dag_id}: there is no weight for its task {:?}",
+            task.task_id
+        )));
+    }
     Ok(ParsedDag {
         dag_id,
         raw,
         data,
         dag,
+        weights,
     })
 }
 

@@ -60,7 +60,7 @@ pub fn airflow_settings(environment: &Environment, purpose: Purpose) -> BTreeMap
     settings.plain("AIRFLOW_HOME", path(&home));
     settings.set("core", "load_examples", "False");
     settings.set("core", "dags_folder", path(&environment.dags_dir()));
-    settings.set("core", "plugins_folder", path(&home.join("plugins")));
+    settings.set("core", "plugins_folder", path(&environment.plugins_dir()));
     settings.set(
         "core",
         "execution_api_server_url",

@@ -222,6 +222,11 @@ impl Environment {
         self.volume().join("xcom")
     }
 
+    /// Airflow's plugins folder: users' own timetables, weight rules and whatever else an `AirflowPlugin` brings.
+    pub fn plugins_dir(&self) -> PathBuf {
+        self.volume().join("plugins")
+    }
+
     /// AIRFLOW_HOME of every Airflow process.
     pub fn airflow_home(&self) -> PathBuf {
         self.root().join("airflow")
@@ -315,6 +320,7 @@ fn lay_out(home: &Home, name: Name, config: Config, config_text: &[u8]) -> Resul
         environment.run_dir(),
         environment.volume(),
         environment.dags_dir(),
+        environment.plugins_dir(),
         environment.logs_dir(),
         environment.xcom_dir(),
         environment.airflow_home(),

@@ -10,6 +10,7 @@
 
 mod clock;
 mod dates;
+mod dates_of;
 mod gate;
 mod limits;
 mod problem;
@@ -27,6 +28,7 @@ use metadata::serialized::SerializedDags;
 use plugin_host::XcomBackend;
 use sqlx::PgPool;
 
+pub use dates_of::{Interval, ManualDates, NoTimetables};
 pub use limits::{Limits, XcomWrites};
 pub use routes::router;
 pub use secrets::{Secrets, UnusableKey};
@@ -49,4 +51,6 @@ pub struct ApiState {
     /// Where large request bodies wait, as unnamed files.
     pub spool_dir: PathBuf,
     pub dags: Arc<SerializedDags>,
+    /// Asks timetables of users' own classes.
+    pub timetables: Arc<dyn ManualDates>,
 }

@@ -43,10 +43,10 @@ pub async fn insert(
         "INSERT INTO dag_run (dag_id, run_id, queued_at, logical_date, state, creating_job_id, run_type, \
                 triggered_by, triggering_user_name, conf, data_interval_start, data_interval_end, run_after, \
                 log_template_id, created_at, updated_at, clear_number, bundle_version, context_carrier, \
-                span_status, created_dag_version_id) \
+                span_status, created_dag_version_id, partition_key, partition_date) \
          SELECT $1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, \
                 (SELECT max(id) FROM log_template), $3, $3, 0, \
-                (SELECT bundle_version FROM dag WHERE dag_id = $1), $13, 'not_started', $14 \
+                (SELECT bundle_version FROM dag WHERE dag_id = $1), $13, 'not_started', $14, $15, $16 \
          ON CONFLICT DO NOTHING \
          RETURNING id",
     )
@@ -64,6 +64,8 @@ pub async fn insert(
     .bind(run.run_after)
     .bind(&context)
     .bind(origin.dag_version_id)
+    .bind(&run.partition_key)
+    .bind(run.partition_date)
     .fetch_optional(&mut *db)
     .await?;
     let Some(id) = id else {

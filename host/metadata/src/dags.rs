@@ -141,6 +141,9 @@ pub async fn next_wake(db: &mut PgConnection) -> Result<Option<DateTime<Utc>>, E
              UNION ALL \
              SELECT min(deadline_time) FROM deadline WHERE NOT missed AND dagrun_id IS NOT NULL \
              UNION ALL \
+             SELECT min(t.not_before) FROM modalflow.timetable t JOIN dag d ON d.dag_id = t.dag_id \
+              WHERE t.asked_at IS NOT NULL AND t.not_before > now() AND NOT d.is_stale \
+             UNION ALL \
              SELECT min(last_heartbeat_at) + interval '300 s' FROM task_instance \
               WHERE state IN ('running', 'restarting')) AS wishes",
     )

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use model::DagRun;
 use scheduler::snapshot::{DueDag, NextDagRun};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::Error;
@@ -23,6 +24,7 @@ pub async fn due_dags(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<D
     let rows = sqlx::query(
         "SELECT d.dag_id, d.next_dagrun, d.next_dagrun_data_interval_start, \
                 d.next_dagrun_data_interval_end, d.next_dagrun_create_after, \
+                d.next_dagrun_partition_key, d.next_dagrun_partition_date, \
                 coalesce(d.max_active_runs, 16) AS max_active_runs, \
                 (SELECT count(*) FROM dag_run r \
                   WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running') \
@@ -46,12 +48,7 @@ pub async fn due_dags(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<D
     for row in &rows {
         due.push(DueDag {
             dag_id: row.try_get("dag_id")?,
-            next: NextDagRun {
-                logical_date: row.try_get("next_dagrun")?,
-                data_interval_start: row.try_get("next_dagrun_data_interval_start")?,
-                data_interval_end: row.try_get("next_dagrun_data_interval_end")?,
-                create_after: row.try_get("next_dagrun_create_after")?,
-            },
+            next: next_dagrun(row)?,
             max_active_runs: row.try_get("max_active_runs")?,
             active_runs: row.try_get("active_runs")?,
             existing: None,
@@ -62,6 +59,18 @@ pub async fn due_dags(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<D
         dag.existing = existing.remove(&dag.dag_id);
     }
     Ok(due)
+}
+
+/// The `next_dagrun*` columns of a row of `dag`.
+pub(crate) fn next_dagrun(row: &PgRow) -> Result<NextDagRun, sqlx::Error> {
+    Ok(NextDagRun {
+        logical_date: row.try_get("next_dagrun")?,
+        data_interval_start: row.try_get("next_dagrun_data_interval_start")?,
+        data_interval_end: row.try_get("next_dagrun_data_interval_end")?,
+        create_after: row.try_get("next_dagrun_create_after")?,
+        partition_key: row.try_get("next_dagrun_partition_key")?,
+        partition_date: row.try_get("next_dagrun_partition_date")?,
+    })
 }
 
 /// Runs that already have the logical date that is due, of whatever type.
@@ -93,7 +102,8 @@ async fn existing_runs(
 pub async fn set_next(db: &mut PgConnection, dag_id: &str, next: &NextDagRun) -> Result<(), Error> {
     sqlx::query(
         "UPDATE dag SET next_dagrun = $2, next_dagrun_data_interval_start = $3, \
-                next_dagrun_data_interval_end = $4, next_dagrun_create_after = $5 \
+                next_dagrun_data_interval_end = $4, next_dagrun_create_after = $5, \
+                next_dagrun_partition_key = $6, next_dagrun_partition_date = $7 \
           WHERE dag_id = $1",
     )
     .bind(dag_id)
@@ -101,6 +111,8 @@ pub async fn set_next(db: &mut PgConnection, dag_id: &str, next: &NextDagRun) ->
     .bind(next.data_interval_start)
     .bind(next.data_interval_end)
     .bind(next.create_after)
+    .bind(&next.partition_key)
+    .bind(next.partition_date)
     .execute(db)
     .await?;
     Ok(())

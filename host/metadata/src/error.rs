@@ -22,6 +22,10 @@ pub enum Error {
         found: String,
         expected: &'static str,
     },
+    #[error(
+        "schedule DAG {dag_id:?}: its task {task_id:?} has a weight rule of its own, and nobody has asked it\nhint: `modalflow-host dags update` with the DAG's file, so that it is parsed again"
+    )]
+    NoWeight { dag_id: String, task_id: String },
     #[error("read the serialized DAG {dag_id}")]
     SerializedDag {
         dag_id: String,

@@ -31,6 +31,8 @@ pub mod run_snapshots;
 pub mod schema;
 pub mod serialized;
 pub mod stuck;
+pub mod timetables;
+pub mod weights;
 
 pub use connect::connect;
 pub use error::Error;

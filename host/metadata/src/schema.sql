@@ -70,6 +70,31 @@ CREATE TABLE IF NOT EXISTS modalflow.dag_file (
     outcome text NOT NULL
 );
 
+-- Timetables of users' own classes are Python, and no tick waits for Python: what is to be asked of them, and what
+-- they called the run that is due.
+CREATE TABLE IF NOT EXISTS modalflow.timetable (
+    dag_id text PRIMARY KEY REFERENCES public.dag (dag_id) ON DELETE CASCADE,
+    -- When the question was asked that has no answer yet.
+    asked_at timestamptz,
+    -- The run to compute the next one from; NULL: the newest that the timetable made.
+    after_run_id text,
+    failures integer NOT NULL DEFAULT 0,
+    not_before timestamptz,
+    -- The text of the import error that tells of the failure.
+    problem text,
+    -- The answer: the run due at `run_after` is called `run_id`.
+    run_after timestamptz,
+    run_id text
+);
+
+-- The priority weights of tasks whose weight rule is a class of the user's own, as that said when the file was parsed.
+CREATE TABLE IF NOT EXISTS modalflow.task_weights (
+    dag_version_id uuid PRIMARY KEY REFERENCES public.dag_version (id) ON DELETE CASCADE,
+    -- By task id.
+    weights jsonb NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- Anybody else's write (the UI, the REST API, a Python script) asks for a tick. Our own sessions are left out:
 -- they ask by themselves, and would wake the host for each of its own rows.
 CREATE OR REPLACE FUNCTION modalflow.wake() RETURNS trigger LANGUAGE plpgsql AS $$

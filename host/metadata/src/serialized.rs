@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Utc};
 use model::SerializedDag;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::Error;
@@ -42,8 +43,9 @@ impl SerializedDags {
             return Ok(HashMap::new());
         }
         let heads: Vec<(String, Uuid, DateTime<Utc>)> = sqlx::query_as(
-            "SELECT DISTINCT ON (v.dag_id) v.dag_id, v.id, s.last_updated \
+            "SELECT DISTINCT ON (v.dag_id) v.dag_id, v.id, greatest(s.last_updated, w.updated_at) \
                FROM dag_version v JOIN serialized_dag s ON s.dag_version_id = v.id \
+               LEFT JOIN modalflow.task_weights w ON w.dag_version_id = v.id \
               WHERE v.dag_id = ANY($1) \
               ORDER BY v.dag_id, v.version_number DESC",
         )
@@ -72,14 +74,22 @@ impl SerializedDags {
             return Ok(found);
         }
         let rows: Vec<StoredRow> = sqlx::query_as(
-            "SELECT dag_id, dag_version_id, last_updated, data, data_compressed \
-               FROM serialized_dag WHERE dag_version_id = ANY($1)",
+            "SELECT s.dag_id, s.dag_version_id, greatest(s.last_updated, w.updated_at) AS last_updated, \
+                    s.data, s.data_compressed, w.weights \
+               FROM serialized_dag s \
+               LEFT JOIN modalflow.task_weights w ON w.dag_version_id = s.dag_version_id \
+              WHERE s.dag_version_id = ANY($1)",
         )
         .bind(&missing)
         .fetch_all(&mut *db)
         .await?;
         for row in rows {
-            let parsed = parse(row.data, row.data_compressed.as_deref());
+            let parsed = parse(row.data, row.data_compressed.as_deref())
+                .map_err(|source| Error::SerializedDag {
+                    dag_id: row.dag_id.clone(),
+                    source,
+                })
+                .and_then(|dag| weighted(dag, row.weights));
             let entry = parsed
                 .map(|dag| {
                     let dag = Arc::new(dag);
@@ -91,10 +101,6 @@ impl SerializedDags {
                         dag_version_id: row.dag_version_id,
                         dag,
                     }
-                })
-                .map_err(|source| Error::SerializedDag {
-                    dag_id: row.dag_id.clone(),
-                    source,
                 });
             found.insert(row.dag_id, entry);
         }
@@ -124,6 +130,24 @@ struct StoredRow {
     last_updated: DateTime<Utc>,
     data: Option<serde_json::Value>,
     data_compressed: Option<Vec<u8>>,
+    weights: Option<Json<HashMap<String, i32>>>,
+}
+
+/// With what rules of the user's own said.
+fn weighted(
+    mut dag: SerializedDag,
+    weights: Option<Json<HashMap<String, i32>>>,
+) -> Result<SerializedDag, Error> {
+    if let Some(Json(weights)) = weights {
+        dag.set_custom_weights(&weights);
+    }
+    match dag.task_without_weight() {
+        None => Ok(dag),
+        Some(task) => Err(Error::NoWeight {
+            dag_id: dag.dag_id.clone(),
+            task_id: task.task_id.clone(),
+        }),
+    }
 }
 
 /// `data_compressed` is zlib, written when `[core] compress_serialized_dags` is on.

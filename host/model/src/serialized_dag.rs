@@ -76,6 +76,9 @@ pub struct SerializedTask {
     pub queue: String,
     pub priority_weight: i32,
     pub weight_rule: WeightRule,
+    /// What a rule of the user's own said when the file was parsed; beside the document, see
+    /// [`SerializedDag::set_custom_weights`].
+    pub custom_weight: Option<i32>,
     pub max_active_tis_per_dag: Option<i32>,
     pub max_active_tis_per_dagrun: Option<i32>,
     pub executor: Option<String>,
@@ -169,6 +172,23 @@ impl SerializedDag {
     /// Reads the `data_compressed` column: the same document, as zlib of JSON.
     pub fn parse_compressed(bytes: &[u8]) -> Result<Self, Error> {
         Self::parse(&read::decompress(bytes)?)
+    }
+
+    /// Gives tasks with a weight rule of the user's own their weights, by task id.
+    pub fn set_custom_weights(&mut self, weights: &HashMap<String, i32>) {
+        for task in &mut self.tasks {
+            if matches!(task.weight_rule, WeightRule::Custom(_)) {
+                task.custom_weight = weights.get(&task.task_id).copied();
+            }
+        }
+    }
+
+    /// The first task whose weight only Python could tell, and did not.
+    #[must_use]
+    pub fn task_without_weight(&self) -> Option<&SerializedTask> {
+        self.tasks.iter().find(|task| {
+            matches!(task.weight_rule, WeightRule::Custom(_)) && task.custom_weight.is_none()
+        })
     }
 
     #[must_use]

@@ -32,6 +32,8 @@ pub struct NewDagRun {
     pub data_interval_start: Option<DateTime<Utc>>,
     pub data_interval_end: Option<DateTime<Utc>>,
     pub run_after: DateTime<Utc>,
+    pub partition_key: Option<String>,
+    pub partition_date: Option<DateTime<Utc>>,
     pub conf: serde_json::Value,
     pub task_instances: Vec<NewTaskInstance>,
 }

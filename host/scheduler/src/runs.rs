@@ -2,6 +2,7 @@
 
 mod assets;
 mod create;
+mod custom;
 mod due;
 mod manual;
 mod start;
@@ -9,6 +10,7 @@ mod start;
 pub use assets::{AssetReadiness, asset_readiness, asset_triggered};
 pub use create::{MappedLengths, task_instances};
 pub(crate) use create::{is_active, new_task_instance};
+pub use custom::{CustomDecision, TimeRestriction, custom_timetable, due_custom};
 pub use due::{LastRun, due, next_after};
 pub use manual::{ManualRun, manual};
 pub use start::start_queued;

@@ -53,6 +53,9 @@ pub struct NextDagRun {
     pub data_interval_end: Option<DateTime<Utc>>,
     /// `next_dagrun_create_after`: when the run is due. `None`: never.
     pub create_after: Option<DateTime<Utc>>,
+    /// `next_dagrun_partition_key`
+    pub partition_key: Option<String>,
+    pub partition_date: Option<DateTime<Utc>>,
 }
 
 /// A run in state queued, with what limits it. `airflow: DagRun.get_queued_dag_runs_to_set_running`

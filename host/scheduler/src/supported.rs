@@ -1,7 +1,7 @@
 //! What a DAG asks for that this scheduler can't decide yet. Such a DAG gets a visible error and no runs, rather
 //! than wrong ones.
 
-use model::{ExpandInput, MappedArgument, SerializedDag, WeightRule};
+use model::{ExpandInput, MappedArgument, SerializedDag};
 
 use serde_json::Value;
 
@@ -26,12 +26,6 @@ pub fn check(dag: &SerializedDag) -> Vec<Unsupported> {
             .filter_map(|alert| check_deadline(alert)),
     );
     for task in &dag.tasks {
-        if let WeightRule::Custom(class) = &task.weight_rule {
-            missing.push(Unsupported {
-                what: format!("the weight rule {class} of task {:?}", task.task_id),
-                hint: "use downstream, upstream or absolute; a custom strategy is Python code",
-            });
-        }
         if task.expand_input.as_ref().is_some_and(is_unsized) {
             missing.push(Unsupported {
                 what: format!("what task {:?} is mapped over", task.task_id),
@@ -75,10 +69,12 @@ fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {
             | Timetable::AssetOrTime(_),
         ) => (dag.timetable.class == "airflow.timetables.simple.PartitionedAtRuntime")
             .then(partitions),
-        Err(Unreadable::Class(class)) if class.contains("Partition") => Some(partitions()),
+        Err(Unreadable::Class(class)) if class.starts_with("airflow.timetables.") && class.contains("Partition") => Some(partitions()),
+        // A class of the user's own: Python is asked.
+        Err(Unreadable::Class(class)) if !class.starts_with("airflow.timetables.") => None,
         Err(Unreadable::Class(class)) => Some(Unsupported {
             what: format!("the timetable {class}"),
-            hint: "use a timetable that Airflow ships; a custom one is Python code",
+            hint: "use another timetable that Airflow ships",
         }),
         Err(Unreadable::Data { class, problem }) => Some(Unsupported {
             what: format!("this {class}: {problem}"),

@@ -6,13 +6,13 @@ use model::{SerializedDag, TaskIndex, WeightRule};
 const BLOCK: usize = 4096;
 const WORDS: usize = BLOCK / 64;
 
-/// The `priority_weight` that a task instance of each task gets. A custom rule counts as absolute; such DAGs
-/// are refused by [`crate::supported`].
+/// The `priority_weight` that a task instance of each task gets. What a rule of the user's own says stands in
+/// `custom_weight`; a DAG without it does not get here.
 pub(crate) fn priority_weights(dag: &SerializedDag) -> Vec<i32> {
     let mut sums: Vec<i64> = dag
         .tasks
         .iter()
-        .map(|task| i64::from(task.priority_weight))
+        .map(|task| i64::from(task.custom_weight.unwrap_or(task.priority_weight)))
         .collect();
     let wants = |rule: &WeightRule| dag.tasks.iter().any(|task| task.weight_rule == *rule);
     if wants(&WeightRule::Downstream) {

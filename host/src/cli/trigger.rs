@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use dags::timetables::ManualQuestion;
 use metadata::dag_runs::{Inserted, Origin};
 use model::{DagRunTriggeredBy, DagRunType};
 use scheduler::runs::ManualRun;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::arguments::TriggerArguments;
 use super::exit::hinted;
 use super::{context, output, run_wait};
-use crate::clock;
+use crate::{clock, timetables};
 
 pub(super) async fn trigger(arguments: TriggerArguments) -> anyhow::Result<ExitCode> {
     let conf = conf(arguments.conf.as_deref())?;
@@ -37,11 +38,24 @@ pub(super) async fn trigger(arguments: TriggerArguments) -> anyhow::Result<ExitC
         .latest_of(&mut tx, dag_id)
         .await?
         .with_context(|| format!("DAG {dag_id:?} has not been serialized yet"))?;
+    let question = ManualQuestion {
+        run_type: DagRunType::Manual.to_string(),
+        run_after: now,
+        interval_at: arguments.logical_date.map(|_| now),
+        needs_name: arguments.run_id.is_none(),
+    };
+    // Nothing is locked yet, and nothing waits for Python.
+    let told = timetables::Helper::new(&environment)
+        .manual(&stored.dag, question)
+        .await?;
     let wanted = ManualRun {
-        run_id: arguments.run_id.clone(),
+        run_id: arguments
+            .run_id
+            .clone()
+            .or_else(|| told.as_ref()?.run_id.clone()),
         logical_date: arguments.logical_date,
-        data_interval: None,
-        run_after: None,
+        data_interval: told.and_then(|told| told.start.zip(told.end)),
+        run_after: Some(now),
         conf,
         run_type: DagRunType::Manual,
         triggered_by: DagRunTriggeredBy::Cli,

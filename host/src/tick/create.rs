@@ -1,15 +1,18 @@
 //! New runs of DAGs that are due, and queued runs that may start.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use metadata::dag_runs::{Inserted, Origin};
-use metadata::{asset_queue, dag_runs, due};
+use metadata::serialized::StoredDag;
+use metadata::{asset_queue, dag_runs, due, timetables};
 use scheduler::plan::DueDecision;
 use scheduler::runs::{AssetReadiness, asset_readiness};
 use scheduler::snapshot::AssetQueue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Error, Report};
+use super::{Error, Report, custom};
 use crate::house::House;
 
 /// Makes the runs that are due; answers how many DAGs moved on.
@@ -26,6 +29,11 @@ pub(super) async fn due_runs(
     }
     let dag_ids: Vec<String> = due_dags.iter().map(|dag| dag.dag_id.clone()).collect();
     let mut stored = house.serialized.latest(db, &dag_ids).await?;
+    let custom = due_dags.iter().any(|dag| is_custom(stored.get(&dag.dag_id)));
+    let mut named = match custom {
+        true => timetables::run_ids(db, &dag_ids).await?,
+        false => HashMap::new(),
+    };
     let mut moved = 0;
     for due_dag in &due_dags {
         let stored = match stored.remove(&due_dag.dag_id) {
@@ -37,6 +45,17 @@ pub(super) async fn due_runs(
             // Not serialized yet: the dag-processor is between two statements.
             None => continue,
         };
+        if scheduler::runs::custom_timetable(&stored.dag.timetable).is_some() {
+            let origin = Origin {
+                dag_version_id: stored.dag_version_id,
+                creating_job_id: Some(job_id),
+            };
+            let named = named.remove(&due_dag.dag_id);
+            if custom::due_run(db, &stored, due_dag, named, &origin, report, now).await? {
+                moved += 1;
+            }
+            continue;
+        }
         match scheduler::runs::due(&stored.dag, due_dag, now) {
             Ok(DueDecision::Create { run, next }) => {
                 let origin = Origin {
@@ -126,6 +145,14 @@ fn is_ready(queue: &AssetQueue) -> Option<DateTime<Utc>> {
 /// Eight characters as Airflow puts them behind the date of such a run.
 fn suffix() -> String {
     Uuid::new_v4().simple().to_string()[..8].to_owned()
+}
+
+fn is_custom(stored: Option<&Result<StoredDag, metadata::Error>>) -> bool {
+    stored.is_some_and(|stored| {
+        stored.as_ref().is_ok_and(|stored| {
+            scheduler::runs::custom_timetable(&stored.dag.timetable).is_some()
+        })
+    })
 }
 
 /// Starts queued runs within their limits; answers how many.

@@ -5,6 +5,7 @@
 
 mod callbacks;
 mod create;
+mod custom;
 mod examine;
 mod launch;
 mod observe;
@@ -110,6 +111,7 @@ async fn decide(
     );
     report.task_instances_deferred = metadata::deferral::waiting(db).await?;
     report.callbacks_in_triggerer = metadata::deadlines::in_triggerer_now(db).await?;
+    report.timetables_asked = metadata::timetables::is_asked(db, now).await?;
     report.next_wake = metadata::dags::next_wake(db).await?;
     Ok(intents)
 }

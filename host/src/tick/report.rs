@@ -32,6 +32,8 @@ pub struct Report {
     pub callbacks_in_triggerer: i64,
     /// Runs that were needed by now.
     pub deadlines_missed: u64,
+    /// Whether timetables of users' own classes have something to answer.
+    pub timetables_asked: bool,
     /// Function calls that were started.
     pub calls_spawned: u64,
     /// Calls whose end was handled.
@@ -86,6 +88,7 @@ impl Report {
         self.task_instances_deferred = later.task_instances_deferred;
         self.callbacks_in_triggerer = later.callbacks_in_triggerer;
         self.deadlines_missed += later.deadlines_missed;
+        self.timetables_asked = later.timetables_asked;
         self.next_wake = later.next_wake;
         self.problems.extend(later.problems.iter().cloned());
         self.problems.dedup();

@@ -116,6 +116,7 @@ impl Api {
             limits,
             spool_dir: spool.path().to_owned(),
             dags: Arc::default(),
+            timetables: Arc::new(execution_api::NoTimetables),
         };
         let router = execution_api::router(state);
         Self {

@@ -281,6 +281,7 @@ fn task(
         queue: fields.text("queue")?.unwrap_or("default").to_owned(),
         priority_weight: fields.integer("priority_weight")?.unwrap_or(1),
         weight_rule: WeightRule::from_name(fields.text("weight_rule")?.unwrap_or("downstream")),
+        custom_weight: None,
         max_active_tis_per_dag: fields.integer("max_active_tis_per_dag")?,
         max_active_tis_per_dagrun: fields.integer("max_active_tis_per_dagrun")?,
         executor: fields.text("executor")?.map(str::to_owned),

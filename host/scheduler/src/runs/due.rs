@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use model::{DagRun, DagRunTriggeredBy, DagRunType, SerializedDag};
 use serde_json::Value;
 
-use super::manual::{check_params, check_run_type, isoformat};
+use super::manual::{check_params, check_run_id, check_run_type, isoformat};
 use super::{MappedLengths, task_instances};
 use crate::Error;
 use crate::plan::{DueDecision, NewDagRun};
@@ -51,26 +51,15 @@ pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueD
         Some(interval) => interval,
         None => inferred(dag, run_after)?,
     };
-    let conf = Value::Object(serde_json::Map::new());
-    check_params(dag, &conf)?;
-    let run = NewDagRun {
-        dag_id: dag.dag_id.clone(),
-        run_id: format!("scheduled__{}", isoformat(run_after)),
-        run_type: DagRunType::Scheduled,
-        triggered_by: DagRunTriggeredBy::Timetable,
-        triggering_user_name: None,
-        logical_date: Some(logical_date),
-        data_interval_start: Some(start),
-        data_interval_end: Some(end),
-        run_after,
-        conf,
-        task_instances: task_instances(
-            dag,
-            Some(logical_date),
-            DagRunType::Scheduled,
-            &MappedLengths::new(),
-        ),
-    };
+    let run = new_scheduled(
+        dag,
+        NewScheduled {
+            run_id: format!("scheduled__{}", isoformat(run_after)),
+            next: &due.next,
+            data_interval: Some((start, end)),
+            run_after,
+        },
+    )?;
     let last = LastRun {
         logical_date: Some(logical_date),
         data_interval: Some((start, end)),
@@ -78,6 +67,44 @@ pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueD
     };
     let next = next_after(dag, Some(&last), now)?;
     Ok(DueDecision::Create { run, next })
+}
+
+/// What is new about a run that a timetable asks for.
+pub(super) struct NewScheduled<'a> {
+    pub(super) run_id: String,
+    pub(super) next: &'a NextDagRun,
+    pub(super) data_interval: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    pub(super) run_after: DateTime<Utc>,
+}
+
+pub(super) fn new_scheduled(
+    dag: &SerializedDag,
+    new: NewScheduled<'_>,
+) -> Result<NewDagRun, Error> {
+    check_run_id(&new.run_id, DagRunType::Scheduled)?;
+    let conf = Value::Object(serde_json::Map::new());
+    check_params(dag, &conf)?;
+    let logical_date = new.next.logical_date;
+    Ok(NewDagRun {
+        dag_id: dag.dag_id.clone(),
+        run_id: new.run_id,
+        run_type: DagRunType::Scheduled,
+        triggered_by: DagRunTriggeredBy::Timetable,
+        triggering_user_name: None,
+        logical_date,
+        data_interval_start: new.data_interval.map(|(start, _)| start),
+        data_interval_end: new.data_interval.map(|(_, end)| end),
+        run_after: new.run_after,
+        partition_key: new.next.partition_key.clone(),
+        partition_date: new.next.partition_date,
+        conf,
+        task_instances: task_instances(
+            dag,
+            logical_date,
+            DagRunType::Scheduled,
+            &MappedLengths::new(),
+        ),
+    })
 }
 
 /// The `dag.next_dagrun*` columns after a run was created, or for a DAG without one.
@@ -105,6 +132,7 @@ pub fn next_after(
         data_interval_start: Some(info.interval.start),
         data_interval_end: Some(info.interval.end),
         create_after: Some(info.run_after),
+        ..NextDagRun::default()
     }))
 }
 

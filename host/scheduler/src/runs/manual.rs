@@ -75,6 +75,8 @@ pub fn manual(
         data_interval_start: interval.map(|(start, _)| start),
         data_interval_end: interval.map(|(_, end)| end),
         run_after,
+        partition_key: None,
+        partition_date: None,
         conf,
         task_instances: task_instances(
             dag,
@@ -100,7 +102,7 @@ pub(super) fn check_run_type(dag: &SerializedDag, run_type: DagRunType) -> Resul
 }
 
 /// Airflow's default `allowed_run_id_pattern`, without the newline that Python's `$` lets through.
-fn check_run_id(run_id: &str, run_type: DagRunType) -> Result<(), Error> {
+pub(super) fn check_run_id(run_id: &str, run_type: DagRunType) -> Result<(), Error> {
     let problem = |problem: String| Error::RunId {
         run_id: run_id.to_owned(),
         problem,

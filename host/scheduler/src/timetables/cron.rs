@@ -5,6 +5,9 @@
 
 mod parse;
 
+#[cfg(test)]
+mod tests;
+
 use chrono::{
     DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Utc,
 };

@@ -6,7 +6,7 @@ use http::StatusCode;
 use metadata::dag_runs::{self as runs, Inserted, Origin};
 use metadata::execution::dag_runs::{self, Triggered};
 use model::{DagRunTriggeredBy, DagRunType};
-use scheduler::runs::{ManualRun, manual};
+use scheduler::runs::{ManualRun, custom_timetable, manual};
 use serde_json::Value;
 
 use super::sound_dag;
@@ -57,10 +57,25 @@ pub(crate) async fn trigger(
         .await?
         .ok_or_else(|| Problem::not_found(format!("Dag id {dag_id} not found")))?;
     let triggering_user_name = dag_runs::triggering_user_of(&mut tx, caller.ti_id).await?;
+    let data_interval = match request.logical_date {
+        Some(_) if custom_timetable(&stored.dag.timetable).is_some() => {
+            let run_after = request.run_after.unwrap_or(now);
+            // Python is asked while no row is locked.
+            tx.commit().await?;
+            let inferred = api
+                .timetables
+                .infer(&stored.dag, DagRunType::OperatorTriggered.as_str(), run_after)
+                .await
+                .map_err(|problem| refused("value_error", problem))?;
+            tx = api.pool.begin().await?;
+            inferred
+        }
+        Some(_) | None => None,
+    };
     let wanted = ManualRun {
         run_id: Some(run_id.clone()),
         logical_date: request.logical_date,
-        data_interval: None,
+        data_interval,
         run_after: request.run_after,
         conf: request.conf.clone(),
         run_type: DagRunType::OperatorTriggered,
