@@ -652,10 +652,15 @@ def custom_weights(data):
 
     weights = {}
     for task_id, task in DagSerialization.from_dict(data).task_dict.items():
-        # Built-in rules are strategies of Airflow's own module; those the host computes itself.
-        if type(task.weight_rule).__module__ != "airflow.task.priority_strategy":
+        partial = getattr(task, "partial_kwargs", None)
+        rule = task.weight_rule if partial is None else partial.get("weight_rule")
+        # Built-in rules are words, or strategies of Airflow's own module; those the host computes itself.
+        if hasattr(rule, "get_weight") and type(rule).__module__ != "airflow.task.priority_strategy":
+            if partial is not None:
+                # Airflow fails to look up the rule of a mapped task that it has loaded already.
+                partial["weight_rule"] = "absolute"
             ti = TaskInstance(task=task, run_id="", map_index=-1, dag_version_id=uuid.UUID(int=0))
-            weight = task.weight_rule.get_weight(ti)
+            weight = rule.get_weight(ti)
             if not isinstance(weight, int) or not -(2**31) <= weight < 2**31:
                 raise ValueError(f"the weight rule of task {task_id!r} gave {weight!r}, which is no 32-bit integer")
             weights[task_id] = int(weight)

@@ -27,7 +27,7 @@ use crate::serve::Wake;
 /// Python stays this long after its last answer.
 const IDLE: Duration = Duration::from_secs(120);
 /// A timetable that failed is asked again after this long, then after twice as long, and so on.
-const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(15);
+const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(60);
 const LAST_PAUSE: TimeDelta = TimeDelta::hours(1);
 
 /// Why no question can be answered; what is wrong with one timetable is kept with its question.
@@ -72,7 +72,7 @@ impl Helper {
         }))
     }
 
-    /// Answers what is asked now; each answer is true when it is committed. Answers how many problems there were.
+    /// Answers what is asked now; each answer is true when it is committed.
     async fn answer_all(&self, pool: &PgPool, serialized: &SerializedDags) -> Result<(), Error> {
         let mut process = self.process.lock().await;
         let mut python = match process.take() {
@@ -166,8 +166,10 @@ async fn answer_all(
             }
             Err(problem) => {
                 tracing::warn!(dag_id = wish.dag_id, problem, "a timetable has no answer");
-                let not_before = now + pause(wish.failures);
-                questions::fail(&mut tx, wish, &problem, not_before, now).await?;
+                // From now on, not from when the batch began: a class that hangs takes its time.
+                let ended = clock::now();
+                let not_before = ended + pause(wish.failures);
+                questions::fail(&mut tx, wish, &problem, not_before, ended).await?;
             }
         }
         tx.commit().await.map_err(metadata::Error::from)?;

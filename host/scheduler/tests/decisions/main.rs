@@ -3,6 +3,7 @@
 
 mod examples;
 mod properties;
+mod run_properties;
 mod recorded;
 mod scenarios;
 mod speed;
