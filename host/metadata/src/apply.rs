@@ -46,7 +46,8 @@ pub async fn run_plan(
 fn is_alike(a: &Decision, b: &Decision) -> bool {
     match (a, b) {
         (Decision::Schedule { new_try: a, .. }, Decision::Schedule { new_try: b, .. }) => a == b,
-        (Decision::Force { from: f, to: t, .. }, Decision::Force { from, to, .. }) => {
+        (Decision::Force { from: f, to: t, .. }, Decision::Force { from, to, .. })
+        | (Decision::Mark { from: f, to: t, .. }, Decision::Mark { from, to, .. }) => {
             f == from && t == to
         }
         (
@@ -72,6 +73,7 @@ async fn apply_alike(
         Decision::Schedule { new_try, .. } => schedule(db, &ids, *new_try, now).await,
         Decision::SucceedEmpty { .. } => succeed_empty(db, &ids, now).await,
         Decision::Force { from, to, .. } => force(db, &ids, *from, *to, now).await,
+        Decision::Mark { from, to, .. } => mark(db, &ids, *from, *to, now).await,
         Decision::Restore { .. } => restore(db, &ids, now).await,
         Decision::Expand { .. } => expand(db, &ids, now).await,
         Decision::Delete { .. } => delete(db, &ids).await,
@@ -101,6 +103,7 @@ fn id_of(decision: &Decision) -> Uuid {
         Decision::Schedule { id, .. }
         | Decision::SucceedEmpty { id }
         | Decision::Force { id, .. }
+        | Decision::Mark { id, .. }
         | Decision::Restore { id }
         | Decision::Expand { id }
         | Decision::Insert { id, .. }
@@ -161,6 +164,27 @@ async fn force(
                 end_date = coalesce(end_date, $4), \
                 duration = extract(epoch FROM coalesce(end_date, $4) - coalesce(start_date, $4)), \
                 updated_at = $4 \
+          WHERE id = ANY($1) AND state IS NOT DISTINCT FROM $2",
+    )
+    .bind(ids)
+    .bind(from.map(TaskInstanceState::as_str))
+    .bind(to.as_str())
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The state alone. `airflow: TaskMap.expand_mapped_task`, `DagRun.verify_integrity`
+async fn mark(
+    db: &mut PgConnection,
+    ids: &[Uuid],
+    from: Option<TaskInstanceState>,
+    to: TaskInstanceState,
+    now: DateTime<Utc>,
+) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "UPDATE task_instance SET state = $3, updated_at = $4 \
           WHERE id = ANY($1) AND state IS NOT DISTINCT FROM $2",
     )
     .bind(ids)

@@ -24,9 +24,11 @@ pub async fn archive(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<(Uuid, U
                      THEN state ELSE 'failed' END, \
                 max_tries, hostname, unixname, pool, pool_slots, queue, priority_weight, operator, \
                 custom_operator_name, queued_dttm, scheduled_dttm, queued_by_job_id, pid, executor, \
-                executor_config, updated_at, rendered_map_index, context_carrier, span_status, \
+                executor_config, updated_at, \
+                coalesce(rendered_map_index, CASE WHEN map_index >= 0 THEN map_index::text END), \
+                context_carrier, span_status, \
                 external_executor_id, trigger_id, trigger_timeout, next_method, next_kwargs, \
-                task_display_name, dag_version_id, retry_delay_override, retry_reason \
+                coalesce(task_display_name, task_id), dag_version_id, retry_delay_override, retry_reason \
            FROM task_instance WHERE id = ANY($1) \
          ON CONFLICT (dag_id, task_id, run_id, map_index, try_number) DO NOTHING",
     )

@@ -58,8 +58,15 @@ pub enum Decision {
     /// Guard as for `Schedule`.
     SucceedEmpty { id: Uuid },
     /// A state that the dependencies force: skipped, upstream_failed or removed. start_date is kept or now,
-    /// end_date now, the try number stays. Guard: the state is `from`.
+    /// end_date now, the try number stays. Guard: the state is `from`. `airflow: TaskInstance.set_state`
     Force {
+        id: Uuid,
+        from: Option<TaskInstanceState>,
+        to: TaskInstanceState,
+    },
+    /// A state that mapping, a new version of the DAG or the run's timeout gives: only the state is written.
+    /// Guard: the state is `from`.
+    Mark {
         id: Uuid,
         from: Option<TaskInstanceState>,
         to: TaskInstanceState,

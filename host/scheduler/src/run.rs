@@ -38,7 +38,7 @@ pub fn plan(dag: &SerializedDag, snapshot: &RunSnapshot, now: DateTime<Utc>) -> 
     let mut passes = Passes::new(board, snapshot, now);
     for row in foreign {
         if row.state != Some(TaskInstanceState::Removed) {
-            passes.decisions.push(Decision::Force {
+            passes.decisions.push(Decision::Mark {
                 id: row.id,
                 from: row.state,
                 to: TaskInstanceState::Removed,
@@ -96,7 +96,7 @@ fn time_out(snapshot: &RunSnapshot) -> RunPlan {
         .iter()
         .filter(|row| row.state.is_none_or(|state| !state.is_finished()))
         .map(|row| {
-            let decision = Decision::Force {
+            let decision = Decision::Mark {
                 id: row.id,
                 from: row.state,
                 to: TaskInstanceState::Skipped,

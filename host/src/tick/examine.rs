@@ -103,6 +103,7 @@ fn starts_work(decision: &Decision) -> bool {
     match decision {
         Decision::Schedule { .. } | Decision::SucceedEmpty { .. } => true,
         Decision::Force { .. }
+        | Decision::Mark { .. }
         | Decision::Restore { .. }
         | Decision::Expand { .. }
         | Decision::Insert { .. }

@@ -130,6 +130,16 @@ impl<'a> Passes<'a> {
         self.board.set_state(piece, Some(to));
     }
 
+    fn mark(&mut self, piece: PieceIndex, to: TaskInstanceState) {
+        let found = &self.board.pieces[piece];
+        self.decisions.push(Decision::Mark {
+            id: found.id,
+            from: found.state,
+            to,
+        });
+        self.board.set_state(piece, Some(to));
+    }
+
     /// `airflow: DagRun.schedule_tis`
     fn schedule(&mut self, piece: PieceIndex) {
         let found = &self.board.pieces[piece];
@@ -152,11 +162,11 @@ impl<'a> Passes<'a> {
     fn expand(&mut self, piece: PieceIndex, count: Count) -> Vec<PieceIndex> {
         let length = match count {
             Count::NotMapped | Count::Unknown => {
-                self.force(piece, TaskInstanceState::UpstreamFailed);
+                self.mark(piece, TaskInstanceState::UpstreamFailed);
                 return Vec::new();
             }
             Count::Known(length) if length < 1 => {
-                self.force(piece, TaskInstanceState::Skipped);
+                self.mark(piece, TaskInstanceState::Skipped);
                 self.remove_from(piece, 0);
                 return Vec::new();
             }
@@ -195,7 +205,7 @@ impl<'a> Passes<'a> {
     fn remove(&mut self, pieces: Vec<PieceIndex>) {
         for piece in pieces {
             if self.board.pieces[piece].state != Some(TaskInstanceState::Removed) {
-                self.force(piece, TaskInstanceState::Removed);
+                self.mark(piece, TaskInstanceState::Removed);
             }
         }
     }

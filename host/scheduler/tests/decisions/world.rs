@@ -443,7 +443,7 @@ impl World {
                     format!("schedule {}{how}", names[id])
                 }
                 Decision::SucceedEmpty { id } => format!("succeed {}", names[id]),
-                Decision::Force { id, to, .. } => format!("{} becomes {to}", names[id]),
+                Decision::Force { id, to, .. } | Decision::Mark { id, to, .. } => format!("{} becomes {to}", names[id]),
                 Decision::Restore { id } => format!("restore {}", names[id]),
                 Decision::Expand { id } => {
                     let old = names[id].clone();
@@ -508,6 +508,11 @@ impl Run {
                 ti.state = Some(TaskInstanceState::Success);
                 ti.start_date = Some(now);
                 ti.end_date = Some(now);
+            }
+            Decision::Mark { id, from, to } => {
+                let ti = self.by_id(*id);
+                assert_eq!(ti.state, *from, "{ti:?}");
+                ti.state = Some(*to);
             }
             Decision::Force { id, from, to } => {
                 let ti = self.by_id(*id);
