@@ -53,7 +53,10 @@ pub async fn open(
 }
 
 /// Airflow's settings and the little that a Python needs of ours.
-pub(crate) fn process_environment(environment: &Environment, purpose: Purpose) -> Vec<(String, String)> {
+pub(crate) fn process_environment(
+    environment: &Environment,
+    purpose: Purpose,
+) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> =
         airflow_settings(environment, purpose).into_iter().collect();
     for name in ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"] {

@@ -152,17 +152,7 @@ LEFT_OUT = {
 }
 
 # What modalflow does not do yet. A case of these that comes to equal Airflow fails the test: then its line goes.
-ASSETS = "runs that assets trigger"
-NOT_YET = {
-    "team_analytics_producer": ASSETS,
-    "asset_s3_bucket": ASSETS,
-    "asset_s3_bucket_with_no_taskflow": ASSETS,
-    "asset_decorator": ASSETS,
-    "assets": ASSETS,
-    "asset_state_store": ASSETS,
-    "example_custom_weight": "weight rules of one's own",
-    "example_workday_timetable": "timetables of one's own",
-}
+NOT_YET: dict[str, str] = {}
 
 # What these files bring beside their DAG.
 BESIDE = {

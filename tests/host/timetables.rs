@@ -57,7 +57,12 @@ fn own_timetables_make_the_runs_that_airflow_makes() {
     // A person's run: the interval and the name are the timetable's.
     let _ = host
         .run(&[
-            "dags", "trigger", "--dag-id", "third_days", "--logical-date", "2026-03-01T00:00:00Z",
+            "dags",
+            "trigger",
+            "--dag-id",
+            "third_days",
+            "--logical-date",
+            "2026-03-01T00:00:00Z",
         ])
         .ok();
     insta::assert_snapshot!(
@@ -68,15 +73,14 @@ fn own_timetables_make_the_runs_that_airflow_makes() {
         ),
         @""
     );
-    let run = host.trigger("mapped_weights", &["--wait"]);
+    let _ = host.trigger("mapped_weights", &["--wait"]);
     insta::assert_snapshot!(
         lines(
             &host,
             "SELECT concat_ws(' ', task_id, map_index, priority_weight) FROM task_instance \
               WHERE dag_id = 'mapped_weights' ORDER BY task_id, map_index"
         ),
-        @"",
-        "{run}"
+        @""
     );
 }
 

@@ -90,18 +90,17 @@ impl SerializedDags {
                     source,
                 })
                 .and_then(|dag| weighted(dag, row.weights));
-            let entry = parsed
-                .map(|dag| {
-                    let dag = Arc::new(dag);
-                    self.read.lock().expect("no panic while it is held").insert(
-                        row.dag_id.clone(),
-                        (row.dag_version_id, row.last_updated, Arc::clone(&dag)),
-                    );
-                    StoredDag {
-                        dag_version_id: row.dag_version_id,
-                        dag,
-                    }
-                });
+            let entry = parsed.map(|dag| {
+                let dag = Arc::new(dag);
+                self.read.lock().expect("no panic while it is held").insert(
+                    row.dag_id.clone(),
+                    (row.dag_version_id, row.last_updated, Arc::clone(&dag)),
+                );
+                StoredDag {
+                    dag_version_id: row.dag_version_id,
+                    dag,
+                }
+            });
             found.insert(row.dag_id, entry);
         }
         Ok(found)

@@ -55,7 +55,9 @@ fn blocking(dag: &SerializedDag, snapshot: &RunSnapshot, plan: &RunPlan) -> Abou
     let mut changed: HashMap<Uuid, TaskInstanceState> = HashMap::new();
     for decision in &plan.decisions {
         match decision {
-            Decision::Force { id, to, .. } => changed.insert(*id, *to),
+            Decision::Force { id, to, .. } | Decision::Mark { id, to, .. } => {
+                changed.insert(*id, *to)
+            }
             Decision::SucceedEmpty { id } => changed.insert(*id, TaskInstanceState::Success),
             Decision::Schedule { .. }
             | Decision::Restore { .. }

@@ -13,7 +13,10 @@ use crate::snapshot::NextDagRun;
 #[derive(Debug, Clone, PartialEq)]
 pub enum DueDecision {
     /// Make the run, then store `next`.
-    Create { run: NewDagRun, next: NextDagRun },
+    Create {
+        run: Box<NewDagRun>,
+        next: NextDagRun,
+    },
     /// The run exists already: only move `next_dagrun*` on.
     Advance { next: NextDagRun },
     /// At its limit of active runs: set `exceeds_max_non_backfill`.

@@ -69,7 +69,11 @@ fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {
             | Timetable::AssetOrTime(_),
         ) => (dag.timetable.class == "airflow.timetables.simple.PartitionedAtRuntime")
             .then(partitions),
-        Err(Unreadable::Class(class)) if class.starts_with("airflow.timetables.") && class.contains("Partition") => Some(partitions()),
+        Err(Unreadable::Class(class))
+            if class.starts_with("airflow.timetables.") && class.contains("Partition") =>
+        {
+            Some(partitions())
+        }
         // A class of the user's own: Python is asked.
         Err(Unreadable::Class(class)) if !class.starts_with("airflow.timetables.") => None,
         Err(Unreadable::Class(class)) => Some(Unsupported {

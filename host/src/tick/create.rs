@@ -29,7 +29,9 @@ pub(super) async fn due_runs(
     }
     let dag_ids: Vec<String> = due_dags.iter().map(|dag| dag.dag_id.clone()).collect();
     let mut stored = house.serialized.latest(db, &dag_ids).await?;
-    let custom = due_dags.iter().any(|dag| is_custom(stored.get(&dag.dag_id)));
+    let custom = due_dags
+        .iter()
+        .any(|dag| is_custom(stored.get(&dag.dag_id)));
     let mut named = match custom {
         true => timetables::run_ids(db, &dag_ids).await?,
         false => HashMap::new(),
@@ -149,9 +151,9 @@ fn suffix() -> String {
 
 fn is_custom(stored: Option<&Result<StoredDag, metadata::Error>>) -> bool {
     stored.is_some_and(|stored| {
-        stored.as_ref().is_ok_and(|stored| {
-            scheduler::runs::custom_timetable(&stored.dag.timetable).is_some()
-        })
+        stored
+            .as_ref()
+            .is_ok_and(|stored| scheduler::runs::custom_timetable(&stored.dag.timetable).is_some())
     })
 }
 

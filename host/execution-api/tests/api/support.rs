@@ -90,6 +90,7 @@ impl Api {
             .connect_with(options)
             .await
             .unwrap();
+        metadata::schema::ensure(&pool).await.unwrap();
         // Tables come in the order of their names, not of their references.
         let fixture = format!(
             "SET session_replication_role = replica;\n{}SET session_replication_role = origin;",

@@ -75,6 +75,8 @@ pub fn asset_triggered(
         data_interval_start: None,
         data_interval_end: None,
         run_after: triggered,
+        partition_key: None,
+        partition_date: None,
         conf,
         task_instances: task_instances(dag, None, run_type, &MappedLengths::new()),
     })

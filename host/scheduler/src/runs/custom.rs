@@ -17,8 +17,9 @@ use model::DagRunType;
 pub fn custom_timetable(timetable: &TimetableData) -> Option<String> {
     match Timetable::read(timetable) {
         Err(Unreadable::Class(class)) if !class.starts_with("airflow.timetables.") => Some(class),
-        Ok(_)
-        | Err(Unreadable::Class(_) | Unreadable::Data { .. } | Unreadable::Cron { .. }) => None,
+        Ok(_) | Err(Unreadable::Class(_) | Unreadable::Data { .. } | Unreadable::Cron { .. }) => {
+            None
+        }
     }
 }
 

@@ -66,7 +66,10 @@ pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueD
         run_after,
     };
     let next = next_after(dag, Some(&last), now)?;
-    Ok(DueDecision::Create { run, next })
+    Ok(DueDecision::Create {
+        run: Box::new(run),
+        next,
+    })
 }
 
 /// What is new about a run that a timetable asks for.

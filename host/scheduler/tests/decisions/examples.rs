@@ -118,11 +118,6 @@ fn what_is_missing_is_named() {
         })
         .collect();
     let of = |what: &str| missing.iter().filter(|line| line.ends_with(what)).count();
-    assert!(of("runs that assets trigger") > 10, "{missing:#?}");
     assert!(of("partitioned runs") > 3, "{missing:#?}");
-    assert_eq!(
-        missing.len(),
-        of("runs that assets trigger") + of("partitioned runs") + of("callbacks of the DAG itself"),
-        "{missing:#?}"
-    );
+    assert_eq!(missing.len(), of("partitioned runs"), "{missing:#?}");
 }

@@ -3,8 +3,8 @@
 
 mod examples;
 mod properties;
-mod run_properties;
 mod recorded;
+mod run_properties;
 mod scenarios;
 mod speed;
 mod truth_table;

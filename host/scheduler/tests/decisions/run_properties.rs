@@ -17,7 +17,12 @@ fn epoch() -> DateTime<Utc> {
 /// Runs of three DAGs, each in a backfill or not. What limits a run and what runs beside it is the same for all of its
 /// DAG and backfill.
 fn queued_runs() -> impl Strategy<Value = Vec<QueuedRun>> {
-    let run = (0..3_usize, proptest::option::of(1..3_i32), -5..5_i64, 1..9_i32);
+    let run = (
+        0..3_usize,
+        proptest::option::of(1..3_i32),
+        -5..5_i64,
+        1..9_i32,
+    );
     let limits = proptest::collection::vec((0..4_i32, 0..4_i64), 9);
     (proptest::collection::vec(run, 0..40), limits).prop_map(|(runs, limits)| {
         runs.into_iter()

@@ -443,7 +443,9 @@ impl World {
                     format!("schedule {}{how}", names[id])
                 }
                 Decision::SucceedEmpty { id } => format!("succeed {}", names[id]),
-                Decision::Force { id, to, .. } | Decision::Mark { id, to, .. } => format!("{} becomes {to}", names[id]),
+                Decision::Force { id, to, .. } | Decision::Mark { id, to, .. } => {
+                    format!("{} becomes {to}", names[id])
+                }
                 Decision::Restore { id } => format!("restore {}", names[id]),
                 Decision::Expand { id } => {
                     let old = names[id].clone();

@@ -64,7 +64,11 @@ pub(crate) async fn trigger(
             tx.commit().await?;
             let inferred = api
                 .timetables
-                .infer(&stored.dag, DagRunType::OperatorTriggered.as_str(), run_after)
+                .infer(
+                    &stored.dag,
+                    DagRunType::OperatorTriggered.as_str(),
+                    run_after,
+                )
                 .await
                 .map_err(|problem| refused("value_error", problem))?;
             tx = api.pool.begin().await?;

@@ -306,7 +306,10 @@ fn xcom(
                 .map_or_else(not_found, |row| plain(200, row))
         }
         ("GET", key) => match world.xcoms.get(&address(&key.join("/"))) {
-            Some(value) => plain(200, json!({"key": key.join("/"), "value": value})),
+            Some(value) => plain(
+                200,
+                json!({"key": key.join("/"), "value": located(run_id, map_index, value)}),
+            ),
             None => not_found(),
         },
         ("HEAD", key) => (
