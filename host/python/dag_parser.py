@@ -652,13 +652,10 @@ def custom_weights(data):
 
     weights = {}
     for task_id, task in DagSerialization.from_dict(data).task_dict.items():
-        partial = getattr(task, "partial_kwargs", None)
-        rule = task.weight_rule if partial is None else partial.get("weight_rule")
+        # Of a mapped task Airflow stores the rule's repr; the host refuses it.
+        rule = None if hasattr(task, "partial_kwargs") else task.weight_rule
         # Built-in rules are words, or strategies of Airflow's own module; those the host computes itself.
         if hasattr(rule, "get_weight") and type(rule).__module__ != "airflow.task.priority_strategy":
-            if partial is not None:
-                # Airflow fails to look up the rule of a mapped task that it has loaded already.
-                partial["weight_rule"] = "absolute"
             ti = TaskInstance(task=task, run_id="", map_index=-1, dag_version_id=uuid.UUID(int=0))
             weight = rule.get_weight(ti)
             if not isinstance(weight, int) or not -(2**31) <= weight < 2**31:

@@ -3,7 +3,7 @@
 import pendulum
 from airflow.example_dags.plugins.workday import AfterWorkdayTimetable
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 from house_plugin import ByName, Crashing, EveryThirdDay, Hanging, Raising
 
 
@@ -22,15 +22,3 @@ dags = [
     own("raising", Raising(), **third),
     own("workdays", AfterWorkdayTimetable(), start_date=start, end_date=start.add(days=8), catchup=True),
 ]
-
-with DAG("mapped_weights", schedule=None, is_paused_upon_creation=False):
-
-    @task.short_circuit
-    def go():
-        return True
-
-    @task(weight_rule=ByName())
-    def four(x):
-        return x
-
-    go() >> four.expand(x=[1, 2])

@@ -358,7 +358,7 @@ def open_a_pool(dag):
         is_now(dag, "m", "scheduled"),
         ["still", 2],
         ["look", "closed"],
-        ["click", "PATCH", "/pools/opened_later?update_mask=slots", {"pool": "opened_later", "slots": 4}],
+        ["click", "PATCH", "/pools/opened_later?update_mask=slots", {"pool": "opened_later", "slots": 4, "include_deferred": False}],
         ends(dag),
     ]
 

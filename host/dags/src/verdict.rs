@@ -255,8 +255,15 @@ fn read_dag(
         .filter(is_custom)
         .find(|task| !weights.contains_key(&task.task_id))
     {
+        let lost = match task.is_mapped() {
+            // Airflow stores the rule's `repr` with it, and fails with each run.
+            true => {
+                "is mapped and has a weight rule of its own class, which Airflow does not store\nhint: set the rule on tasks that are not mapped, or give this one a priority_weight"
+            }
+            false => "got no weight from its weight rule",
+        };
         return Err(Failure::new(format!(
-            "the DAG {dag_id}: there is no weight for its task {:?}",
+            "the DAG {dag_id}: the task {:?} {lost}",
             task.task_id
         )));
     }
