@@ -19,6 +19,8 @@ use crate::triggerer::OnDemand;
 
 /// After a tick that failed because the database was away.
 const RETRY: Duration = Duration::from_millis(500);
+/// After a tick that left undone what was due.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// A wish for a tick, from anywhere. Many wishes before the next tick are one.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +72,7 @@ pub async fn run(
     let mut triggerer = OnDemand::default();
     let mut answering = Answering::default();
     let ended = loop {
+        let began = clock::now();
         let pause = match tick::run(house, watch).await {
             Ok(report) => {
                 tell(&report);
@@ -94,7 +97,7 @@ pub async fn run(
                     let waiting = report.task_instances_deferred + report.callbacks_in_triggerer;
                     triggerer.follow(&house.environment, waiting).await;
                 }
-                until_next(report.next_wake, interval)
+                until_next(&report, began, interval)
             }
             Err(error) if error.is_passing() => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a tick failed");
@@ -114,15 +117,18 @@ pub async fn run(
     ended
 }
 
-/// Until the next thing is due, but never longer than the interval and never in a tight loop.
-fn until_next(next_wake: Option<DateTime<Utc>>, interval: Duration) -> Duration {
-    let Some(at) = next_wake else {
+/// Until the next thing is due, but never longer than the interval and never in a tight loop: what was due when the tick
+/// began and is due after it although it did nothing (a DAG whose run can't be made, say) is tried again after a second.
+fn until_next(report: &tick::Report, began: DateTime<Utc>, interval: Duration) -> Duration {
+    let Some(at) = report.next_wake else {
         return interval;
     };
-    (at - clock::now())
-        .to_std()
-        .unwrap_or(Duration::ZERO)
-        .clamp(Duration::from_millis(5), interval)
+    let least = match report.is_idle() && at < began {
+        true => OVERDUE,
+        false => Duration::from_millis(5),
+    };
+    let until = (at - clock::now()).to_std().unwrap_or(Duration::ZERO);
+    until.max(least).min(interval)
 }
 
 /// Turns notifications of the database into wishes. Comes back when the connection was lost.

@@ -20,7 +20,7 @@ fn equals_airflow(suite: &str) {
         )
         .env("MODALFLOW_TEST_HOME", prepared("MODALFLOW_TEST_HOME"))
         .env("MODALFLOW_TEST_HOST", prepared("MODALFLOW_TEST_HOST"));
-    let output = python.output().unwrap();
+    let output = python.output().expect("Python starts");
     assert!(
         output.status.success(),
         "{}{}",

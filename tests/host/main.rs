@@ -13,6 +13,7 @@ mod limits;
 mod many;
 mod official_supervisor;
 mod schedules;
+mod spoilt;
 mod stuck;
 mod ticks;
 mod timetables;

@@ -21,6 +21,7 @@ mod error;
 pub mod execution;
 pub mod history;
 pub mod hitl;
+pub mod import_errors;
 pub mod jobs;
 pub mod lease;
 pub mod listing;

@@ -12,7 +12,7 @@ use scheduler::snapshot::AssetQueue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Error, Report, custom};
+use super::{Error, Report, custom, stored};
 use crate::house::House;
 
 /// Makes the runs that are due; answers how many DAGs moved on.
@@ -28,7 +28,7 @@ pub(super) async fn due_runs(
         return Ok(0);
     }
     let dag_ids: Vec<String> = due_dags.iter().map(|dag| dag.dag_id.clone()).collect();
-    let mut stored = house.serialized.latest(db, &dag_ids).await?;
+    let mut stored = stored::latest(house, db, &dag_ids, report, now).await?;
     let custom = due_dags
         .iter()
         .any(|dag| is_custom(stored.get(&dag.dag_id)));
@@ -38,14 +38,9 @@ pub(super) async fn due_runs(
     };
     let mut moved = 0;
     for due_dag in &due_dags {
-        let stored = match stored.remove(&due_dag.dag_id) {
-            Some(Ok(stored)) => stored,
-            Some(Err(error)) => {
-                report.problem(&error);
-                continue;
-            }
-            // Not serialized yet: the dag-processor is between two statements.
-            None => continue,
+        // Where there is none, the dag-processor is between two statements.
+        let Some(stored) = stored.remove(&due_dag.dag_id) else {
+            continue;
         };
         if scheduler::runs::custom_timetable(&stored.dag.timetable).is_some() {
             let origin = Origin {
@@ -101,20 +96,15 @@ pub(super) async fn asset_runs(
     }
     let locked = asset_queue::lock(db, &ready).await?;
     let dag_ids: Vec<String> = locked.iter().map(|queue| queue.dag_id.clone()).collect();
-    let mut stored = house.serialized.latest(db, &dag_ids).await?;
+    let mut stored = stored::latest(house, db, &dag_ids, report, now).await?;
     let mut made = 0;
     for queue in &locked {
         // Looked at again: events that are being added just now are not among them.
         let Some(triggered) = is_ready(queue) else {
             continue;
         };
-        let stored = match stored.remove(&queue.dag_id) {
-            Some(Ok(stored)) => stored,
-            Some(Err(error)) => {
-                report.problem(&error);
-                continue;
-            }
-            None => continue,
+        let Some(stored) = stored.remove(&queue.dag_id) else {
+            continue;
         };
         let run = match scheduler::runs::asset_triggered(&stored.dag, triggered, &suffix()) {
             Ok(run) => run,
@@ -149,12 +139,8 @@ fn suffix() -> String {
     Uuid::new_v4().simple().to_string()[..8].to_owned()
 }
 
-fn is_custom(stored: Option<&Result<StoredDag, metadata::Error>>) -> bool {
-    stored.is_some_and(|stored| {
-        stored
-            .as_ref()
-            .is_ok_and(|stored| scheduler::runs::custom_timetable(&stored.dag.timetable).is_some())
-    })
+fn is_custom(stored: Option<&StoredDag>) -> bool {
+    stored.is_some_and(|stored| scheduler::runs::custom_timetable(&stored.dag.timetable).is_some())
 }
 
 /// Starts queued runs within their limits; answers how many.

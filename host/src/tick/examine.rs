@@ -7,7 +7,7 @@ use metadata::{apply, due, run_snapshots};
 use scheduler::plan::{Decision, Verdict};
 use sqlx::PgConnection;
 
-use super::{Error, Report};
+use super::{Error, Report, stored};
 use crate::house::House;
 
 /// Plans and applies; answers how many runs ended.
@@ -25,14 +25,11 @@ pub(super) async fn running_runs(
     let mut dag_ids: Vec<String> = examined.iter().map(|e| e.run.dag_id.clone()).collect();
     dag_ids.sort_unstable();
     dag_ids.dedup();
-    let stored = house.serialized.latest(db, &dag_ids).await?;
-    for error in stored.values().filter_map(|entry| entry.as_ref().err()) {
-        report.problem(error);
-    }
+    let stored = stored::latest(house, db, &dag_ids, report, now).await?;
     let mut wanted = Vec::with_capacity(examined.len());
     let mut known = Vec::with_capacity(examined.len());
     for Examined { run, is_paused } in examined {
-        let Some(Ok(stored)) = stored.get(&run.dag_id) else {
+        let Some(stored) = stored.get(&run.dag_id) else {
             continue;
         };
         let dag = &stored.dag;

@@ -11,6 +11,7 @@ mod launch;
 mod observe;
 mod queue;
 mod report;
+mod stored;
 mod waits;
 
 use chrono::{DateTime, Utc};

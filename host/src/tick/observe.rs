@@ -9,7 +9,7 @@ use scheduler::plan::Lost;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Error, Report};
+use super::{Error, Report, stored};
 use crate::executor::{Fate, Observation};
 use crate::house::House;
 
@@ -104,7 +104,7 @@ async fn settle(
         "a try ended without a report"
     );
     // The row still is the lost try.
-    let owed = owed(house, db, facts, decision, report).await?;
+    let owed = owed(house, db, facts, decision, report, now).await?;
     metadata::callbacks::requests::of_lost_try(db, facts.id, &owed, reason, now).await?;
     lost::settle(db, facts, decision, reason, now).await?;
     report.tries_lost += 1;
@@ -118,17 +118,12 @@ pub(super) async fn owed(
     facts: &lost::TryFacts,
     decision: &Lost,
     report: &mut Report,
+    now: DateTime<Utc>,
 ) -> Result<TaskCallbacks, Error> {
-    let stored = match house.serialized.latest_of(db, &facts.key.dag_id).await {
-        Ok(stored) => stored,
-        Err(error @ metadata::Error::SerializedDag { .. }) => {
-            report.problem(&error);
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let dag_ids = std::slice::from_ref(&facts.key.dag_id);
+    let stored = stored::latest(house, db, dag_ids, report, now).await?;
     Ok(stored
-        .as_ref()
+        .get(&facts.key.dag_id)
         .and_then(|stored| stored.dag.task(&facts.key.task_id))
         .map(|task| of_lost(task, decision))
         .unwrap_or_default())

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Error, Report};
+use super::{Error, Report, stored};
 use crate::house::House;
 
 pub(super) async fn scheduled(
@@ -19,9 +19,9 @@ pub(super) async fn scheduled(
         return Ok(());
     }
     if !found.limited_dags.is_empty() {
-        let limited = house.serialized.latest(db, &found.limited_dags).await?;
+        let limited = stored::latest(house, db, &found.limited_dags, report, now).await?;
         for candidate in &mut found.snapshot.candidates {
-            let Some(Ok(stored)) = limited.get(&candidate.dag_id) else {
+            let Some(stored) = limited.get(&candidate.dag_id) else {
                 continue;
             };
             if let Some(task) = stored.dag.task(&candidate.task_id) {

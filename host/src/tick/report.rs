@@ -100,16 +100,22 @@ impl Report {
     }
 
     pub(super) fn problem(&mut self, error: &dyn std::error::Error) {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let text = told(error);
         tracing::warn!(problem = text, "left out of this tick");
         self.problems.push(text);
     }
+}
+
+/// An error with its causes, in one line where they are.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 impl fmt::Display for Report {

@@ -39,7 +39,7 @@ pub(super) async fn over(
                 let owed = scheduler::callbacks::TaskCallbacks {
                     // airflow: SchedulerJobRunner._maybe_requeue_stuck_ti sends no e-mail.
                     email: None,
-                    ..observe::owed(house, db, &facts, &Lost::Failed, report).await?
+                    ..observe::owed(house, db, &facts, &Lost::Failed, report, now).await?
                 };
                 metadata::callbacks::requests::of_lost_try(db, facts.id, &owed, &why, now).await?;
                 stuck::fail(db, &facts, &why, now).await?;
