@@ -8,6 +8,7 @@ mod crashes;
 mod deadlines;
 mod deferral;
 mod examples;
+mod history;
 mod hitl;
 mod limits;
 mod many;
