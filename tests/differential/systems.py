@@ -263,7 +263,7 @@ class Modalflow(System):
 
     def take(self, files: dict[str, Path | str], dags: set[str]) -> None:
         """Brings the Python files in with `dags create`; what they read stands in the folder before."""
-        staged, plugins = self.folder / "staged", Path(self.shown["root"]) / "airflow"
+        staged, plugins = self.folder / "staged", Path(self.shown["volume"])
         for name, content in files.items():
             is_dag = name.endswith(".py") and "/" not in name
             place((staged if is_dag else plugins if name.startswith("plugins/") else self.dags) / name, content)

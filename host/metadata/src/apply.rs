@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use model::{DagRun, NewTaskInstance, TaskInstanceState};
-use scheduler::plan::{Decision, RunPlan, Verdict};
+use scheduler::plan::{Decision, NextLook, RunPlan, Verdict};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -303,37 +303,47 @@ async fn pause_after_failures(
     Ok(())
 }
 
-/// Notes that running runs were looked at, and when each wants to be looked at again although nothing in it
-/// changes (`None`: never).
+/// Notes that running runs were looked at, and when each wants to be looked at again although nothing in it changes.
 ///
 /// # Errors
 /// The database's errors.
 pub async fn looked_at(
     db: &mut PgConnection,
-    runs: &[(i32, Option<DateTime<Utc>>)],
+    runs: &[(i32, NextLook)],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     if runs.is_empty() {
         return Ok(());
     }
     let ids: Vec<i32> = runs.iter().map(|(id, _)| *id).collect();
-    let wakes: Vec<Option<DateTime<Utc>>> = runs.iter().map(|(_, wake)| *wake).collect();
+    let times: Vec<Option<DateTime<Utc>>> = runs.iter().map(|(_, next)| next.at).collect();
+    let after: Vec<Option<&str>> = runs
+        .iter()
+        .map(|(_, next)| next.after_run_id.as_deref())
+        .collect();
+    let held: Vec<bool> = runs.iter().map(|(_, next)| next.is_held).collect();
     sqlx::query("UPDATE dag_run SET last_scheduling_decision = $2 WHERE id = ANY($1)")
         .bind(&ids)
         .bind(now)
         .execute(&mut *db)
         .await?;
     sqlx::query(
-        "WITH seen (id, wake_at) AS (SELECT * FROM unnest($1::int[], $2::timestamptz[])), \
+        "WITH seen AS (SELECT *, wake_at IS NOT NULL OR after_run_id IS NOT NULL OR is_held AS is_wanted \
+                         FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::bool[]) \
+                              AS seen (id, wake_at, after_run_id, is_held)), \
               gone AS (DELETE FROM modalflow.run_wake w USING seen \
-                        WHERE w.dag_run_id = seen.id AND seen.wake_at IS NULL) \
-         INSERT INTO modalflow.run_wake (dag_run_id, wake_at) \
-         SELECT id, wake_at FROM seen WHERE wake_at IS NOT NULL \
-         ON CONFLICT (dag_run_id) DO UPDATE SET wake_at = EXCLUDED.wake_at \
-          WHERE modalflow.run_wake.wake_at <> EXCLUDED.wake_at",
+                        WHERE w.dag_run_id = seen.id AND NOT seen.is_wanted) \
+         INSERT INTO modalflow.run_wake AS w (dag_run_id, wake_at, after_run_id, is_held) \
+         SELECT id, wake_at, after_run_id, is_held FROM seen WHERE is_wanted \
+         ON CONFLICT (dag_run_id) DO UPDATE \
+            SET wake_at = EXCLUDED.wake_at, after_run_id = EXCLUDED.after_run_id, is_held = EXCLUDED.is_held \
+          WHERE (w.wake_at, w.after_run_id, w.is_held) \
+                IS DISTINCT FROM (EXCLUDED.wake_at, EXCLUDED.after_run_id, EXCLUDED.is_held)",
     )
     .bind(&ids)
-    .bind(&wakes)
+    .bind(&times)
+    .bind(&after)
+    .bind(&held)
     .execute(db)
     .await?;
     Ok(())

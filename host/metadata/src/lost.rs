@@ -49,9 +49,13 @@ pub async fn unreported(
     db: &mut PgConnection,
     dispatch_ids: &[Uuid],
 ) -> Result<Vec<(Uuid, TryFacts)>, Error> {
-    // By intent, not by task instance: a rescheduled one keeps its id and may be out with the next call already.
+    // By intent, not by task instance: a rescheduled one keeps its id and may be out with the next call already. One that
+    // was cleared while it ran has a new id, and is known by its call.
     let intents: Vec<(Uuid, Uuid)> = sqlx::query_as(
-        "SELECT dispatch_id, ti_id FROM modalflow.dispatch WHERE dispatch_id = ANY($1)",
+        "SELECT x.dispatch_id, coalesce(cleared.id, x.ti_id) FROM modalflow.dispatch x \
+           LEFT JOIN task_instance cleared \
+             ON cleared.state = 'restarting' AND cleared.external_executor_id = x.call_id \
+          WHERE x.dispatch_id = ANY($1)",
     )
     .bind(dispatch_ids)
     .fetch_all(&mut *db)
@@ -168,12 +172,12 @@ pub async fn settle(
     let event = match decision {
         Lost::UpForRetry | Lost::Failed => "failed",
         Lost::Requeue => "requeued",
-        Lost::Cleared => "cleared while running",
+        Lost::Cleared { .. } => "cleared while running",
     };
     log(db, lost, event, reason, now).await?;
     match decision {
         Lost::Requeue => requeue(db, lost, reason, now).await,
-        Lost::Cleared => set_cleared(db, lost, now).await,
+        Lost::Cleared { max_tries } => set_cleared(db, lost, *max_tries, now).await,
         Lost::UpForRetry => end_try(db, lost, TaskInstanceState::UpForRetry, now).await,
         Lost::Failed => {
             end_try(db, lost, TaskInstanceState::Failed, now).await?;
@@ -253,14 +257,16 @@ async fn requeue(
 async fn set_cleared(
     db: &mut PgConnection,
     lost: &TryFacts,
+    max_tries: i32,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     sqlx::query(
-        "UPDATE task_instance SET state = NULL, end_date = $2, updated_at = $2 \
+        "UPDATE task_instance SET state = NULL, end_date = $2, updated_at = $2, max_tries = $3 \
           WHERE id = $1 AND state = 'restarting'",
     )
     .bind(lost.id)
     .bind(now)
+    .bind(max_tries)
     .execute(db)
     .await?;
     Ok(())

@@ -51,7 +51,16 @@ pub async fn to_examine(
                              WHERE ti.dag_id = dr.dag_id AND ti.run_id = dr.run_id \
                                AND ti.updated_at > dr.last_scheduling_decision - interval '10 s') \
                  OR EXISTS (SELECT FROM modalflow.run_wake w \
-                             WHERE w.dag_run_id = dr.id AND w.wake_at <= $1) \
+                             WHERE w.dag_run_id = dr.id \
+                               AND (w.wake_at <= $1 \
+                                    OR w.is_held AND NOT d.is_paused \
+                                    OR w.after_run_id IS NOT NULL \
+                                       AND (EXISTS (SELECT FROM task_instance ti \
+                                                     WHERE ti.dag_id = dr.dag_id AND ti.run_id = w.after_run_id \
+                                                       AND ti.updated_at > dr.last_scheduling_decision - interval '10 s') \
+                                            OR NOT EXISTS (SELECT FROM dag_run before \
+                                                            WHERE before.dag_id = dr.dag_id \
+                                                              AND before.run_id = w.after_run_id)))) \
                  OR EXISTS (SELECT FROM dag_version v JOIN serialized_dag s ON s.dag_version_id = v.id \
                              WHERE v.dag_id = dr.dag_id AND s.last_updated > dr.last_scheduling_decision))) \
           ORDER BY dr.last_scheduling_decision NULLS FIRST, dr.run_after \
@@ -276,16 +285,22 @@ async fn previous_run(db: &mut PgConnection, run: &DagRun) -> Result<Option<Prev
         let state = rows::optional_name(row, "task_instance", "state", &task_id)?;
         task_instances.push((task_id, row.try_get("map_index")?, state));
     }
+    // Only of tasks that the previous run does not have, and one row of each: a DAG may have had many runs.
     let tasks_with_history: Vec<String> = sqlx::query_scalar(
-        "SELECT DISTINCT ti.task_id FROM task_instance ti \
-           JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id \
-          WHERE ti.dag_id = $1 AND dr.logical_date < $2",
+        "SELECT task_id FROM (SELECT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $3 \
+                              EXCEPT SELECT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $4) new \
+          WHERE EXISTS (SELECT FROM task_instance ti \
+                          JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id \
+                         WHERE ti.dag_id = $1 AND ti.task_id = new.task_id AND dr.logical_date < $2)",
     )
     .bind(&run.dag_id)
     .bind(logical_date)
+    .bind(&run.run_id)
+    .bind(&run_id)
     .fetch_all(db)
     .await?;
     Ok(Some(PreviousRun {
+        run_id,
         logical_date: previous_date,
         task_instances,
         tasks_with_history,

@@ -51,11 +51,18 @@ CREATE TABLE IF NOT EXISTS modalflow.callback_call (
     claimed_at timestamptz
 );
 
--- When a running run wants to be looked at although nothing in it changed: retries, pokes, timeouts.
+-- When a running run wants to be looked at although nothing in it changed.
 CREATE TABLE IF NOT EXISTS modalflow.run_wake (
     dag_run_id integer PRIMARY KEY REFERENCES public.dag_run (id) ON DELETE CASCADE,
-    wake_at timestamptz NOT NULL
+    -- At a time: retries, pokes, timeouts.
+    wake_at timestamptz
 );
+ALTER TABLE modalflow.run_wake
+    ALTER COLUMN wake_at DROP NOT NULL,
+    -- When something changes in this run of the same DAG: depends_on_past.
+    ADD COLUMN IF NOT EXISTS after_run_id text,
+    -- When the DAG is no longer paused.
+    ADD COLUMN IF NOT EXISTS is_held boolean NOT NULL DEFAULT false;
 CREATE INDEX IF NOT EXISTS run_wake_at ON modalflow.run_wake (wake_at);
 
 -- What is known of each DAG file, so that unchanged content is not parsed again.

@@ -123,7 +123,7 @@ pub fn of_lost(task: &SerializedTask, decision: &Lost) -> TaskCallbacks {
             task.has_on_failure_callback,
             task.email_on_failure,
         ),
-        Lost::Requeue | Lost::Cleared => return TaskCallbacks::default(),
+        Lost::Requeue | Lost::Cleared { .. } => return TaskCallbacks::default(),
     };
     TaskCallbacks {
         callback: has_callback.then_some(state),
@@ -170,7 +170,7 @@ mod tests {
             Some(TaskInstanceState::UpForRetry)
         );
         assert_eq!(callback(Lost::Requeue), None);
-        assert_eq!(callback(Lost::Cleared), None);
+        assert_eq!(callback(Lost::Cleared { max_tries: 1 }), None);
         let failure = json!({"has_on_failure_callback": true});
         assert_eq!(owed(&failure, &Lost::UpForRetry), TaskCallbacks::default());
     }

@@ -10,6 +10,8 @@ pub struct LostTry {
     pub state: TaskInstanceState,
     pub try_number: i32,
     pub max_tries: i32,
+    /// Of the task; counts where a running one was cleared.
+    pub retries: i32,
     /// A worker reported that the task runs.
     pub started: bool,
     /// Whoever runs containers lost it; the task itself is not to blame.
@@ -21,7 +23,9 @@ pub struct LostTry {
 #[must_use]
 pub fn decide(lost: LostTry) -> Lost {
     if lost.state == TaskInstanceState::Restarting {
-        return Lost::Cleared;
+        return Lost::Cleared {
+            max_tries: lost.try_number + lost.retries,
+        };
     }
     if lost.platform_fault && !lost.started {
         return Lost::Requeue;

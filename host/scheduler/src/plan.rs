@@ -41,6 +41,16 @@ pub struct NewDagRun {
     pub task_instances: Vec<NewTaskInstance>,
 }
 
+/// When a running run wants to be looked at again although nothing in it changes. Nothing set: never.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NextLook {
+    pub at: Option<DateTime<Utc>>,
+    /// After each change in this run of the same DAG.
+    pub after_run_id: Option<String>,
+    /// Once its DAG is not paused any more.
+    pub is_held: bool,
+}
+
 /// What to do about one running run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunPlan {
@@ -238,6 +248,6 @@ pub enum Lost {
     Failed,
     /// It never started: scheduled again, the try number is not used up.
     Requeue,
-    /// It was being cleared while it ran: no state, next try.
-    Cleared,
+    /// It was cleared while it ran: no state, and so many tries as a clear gives. `airflow: clear_task_instances`
+    Cleared { max_tries: i32 },
 }

@@ -17,7 +17,7 @@ use self::board::Board;
 use self::dependencies::{Delays, Finding};
 use self::pass::{Passes, is_candidate};
 use crate::mapping;
-use crate::plan::{Decision, FailedReason, RunPlan, Verdict, Waiting};
+use crate::plan::{Decision, FailedReason, NextLook, RunPlan, Verdict, Waiting};
 use crate::snapshot::RunSnapshot;
 
 /// Everything that can happen to the run's task instances now, to a fixpoint, and what becomes of the run.
@@ -57,16 +57,16 @@ pub fn plan(dag: &SerializedDag, snapshot: &RunSnapshot, now: DateTime<Utc>) -> 
 }
 
 /// When the run must be looked at again though nothing else happens: retries, sensors, its timeout, a logical
-/// date that has yet to come.
+/// date that has yet to come, a task of the run before that it waits for.
 #[must_use]
-pub fn next_wake(
+pub fn next_look(
     dag: &SerializedDag,
     snapshot: &RunSnapshot,
     plan: &RunPlan,
     now: DateTime<Utc>,
-) -> Option<DateTime<Utc>> {
+) -> NextLook {
     if plan.verdict != Verdict::Running {
-        return None;
+        return NextLook::default();
     }
     let delays = plan
         .waiting
@@ -79,7 +79,19 @@ pub fn next_wake(
             | Waiting::InState { .. } => None,
         });
     let begins = snapshot.run.logical_date.filter(|&date| date > now);
-    delays.chain(timeout(dag, snapshot)).chain(begins).min()
+    let waits_for_run = plan
+        .waiting
+        .iter()
+        .any(|(_, waiting)| matches!(waiting, Waiting::PreviousRun));
+    NextLook {
+        at: delays.chain(timeout(dag, snapshot)).chain(begins).min(),
+        after_run_id: snapshot
+            .previous_run
+            .as_ref()
+            .filter(|_| waits_for_run)
+            .map(|previous| previous.run_id.clone()),
+        is_held: false,
+    }
 }
 
 fn timeout(dag: &SerializedDag, snapshot: &RunSnapshot) -> Option<DateTime<Utc>> {

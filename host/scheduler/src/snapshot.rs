@@ -106,10 +106,11 @@ pub struct SkipXcom {
 /// The run before, as depends_on_past sees it. `airflow: PrevDagrunDep`
 #[derive(Debug, Clone)]
 pub struct PreviousRun {
+    pub run_id: String,
     pub logical_date: Option<DateTime<Utc>>,
     /// Task id, map index and state of all its task instances.
     pub task_instances: Vec<(String, i32, Option<TaskInstanceState>)>,
-    /// Tasks that have a task instance in any earlier run, for `ignore_first_depends_on_past`.
+    /// Tasks without a task instance in this run that have one in an earlier run, for `ignore_first_depends_on_past`.
     pub tasks_with_history: Vec<String>,
 }
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use metadata::callbacks::requests;
 use metadata::run_snapshots::{Examined, Needs, Which};
 use metadata::{apply, due, run_snapshots};
-use scheduler::plan::{Decision, Verdict};
+use scheduler::plan::{Decision, NextLook, Verdict};
 use sqlx::PgConnection;
 
 use super::{Error, Report, stored};
@@ -60,9 +60,11 @@ pub(super) async fn running_runs(
                 *version = Some(*current);
             }
         }
+        let planned = plan.decisions.len();
         if *is_paused {
             plan.decisions.retain(|decision| !starts_work(decision));
         }
+        let is_held = plan.decisions.len() < planned;
         let applied = apply::run_plan(db, &snapshot.run, &plan, now).await?;
         report.task_instances_changed += applied.rows;
         if applied.run_ended {
@@ -82,10 +84,8 @@ pub(super) async fn running_runs(
                 "run ended"
             );
         } else {
-            looked_at.push((
-                snapshot.run.id,
-                scheduler::run::next_wake(dag, snapshot, &plan, now),
-            ));
+            let next = scheduler::run::next_look(dag, snapshot, &plan, now);
+            looked_at.push((snapshot.run.id, NextLook { is_held, ..next }));
         }
     }
     apply::looked_at(db, &looked_at, now).await?;

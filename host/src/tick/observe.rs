@@ -41,6 +41,7 @@ pub(super) async fn ended_calls(
                 state: facts.state,
                 try_number: facts.try_number,
                 max_tries: facts.max_tries,
+                retries: retries(house, db, &facts, report, now).await?,
                 started,
                 platform_fault: observation.fate.is_platform_fault() && facts.requeued < REQUEUES,
             });
@@ -75,6 +76,7 @@ pub(super) async fn silent_tries(
             state: facts.state,
             try_number: facts.try_number,
             max_tries: facts.max_tries,
+            retries: retries(house, db, &facts, report, now).await?,
             started: true,
             platform_fault: false,
         });
@@ -109,6 +111,25 @@ async fn settle(
     lost::settle(db, facts, decision, reason, now).await?;
     report.tries_lost += 1;
     Ok(())
+}
+
+/// The retries of its task, where they count: of a try that was cleared while it ran.
+async fn retries(
+    house: &House,
+    db: &mut PgConnection,
+    facts: &lost::TryFacts,
+    report: &mut Report,
+    now: DateTime<Utc>,
+) -> Result<i32, Error> {
+    if facts.state != TaskInstanceState::Restarting {
+        return Ok(0);
+    }
+    let dag_ids = std::slice::from_ref(&facts.key.dag_id);
+    let stored = stored::latest(house, db, dag_ids, report, now).await?;
+    Ok(stored
+        .get(&facts.key.dag_id)
+        .and_then(|stored| stored.dag.task(&facts.key.task_id))
+        .map_or(0, |task| task.retries))
 }
 
 /// The callbacks that the worker of a lost try can't run any more.

@@ -94,9 +94,10 @@ proptest! {
                     .map(name)
                     .collect();
                 if scheduled.is_empty() {
-                    let wake = scheduler::run::next_wake(
+                    let wake = scheduler::run::next_look(
                         &world.dag, &world.snapshot(), &again, world.now,
-                    );
+                    )
+                    .at;
                     match wake {
                         Some(wake) => {
                             prop_assert!(wake > world.now);

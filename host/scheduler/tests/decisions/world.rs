@@ -299,6 +299,7 @@ impl World {
             return_values: current.returns.clone(),
             reschedule_dates: current.reschedules.clone(),
             previous_run: before.last().map(|run| PreviousRun {
+                run_id: run.run.run_id.clone(),
                 logical_date: run.run.logical_date,
                 task_instances: run
                     .tis
@@ -476,7 +477,7 @@ impl World {
                 let _ = writeln!(text, "  the run fails: {}", reason.as_str());
             }
         }
-        let wake = scheduler::run::next_wake(&self.dag, &self.snapshot(), plan, self.now);
+        let wake = scheduler::run::next_look(&self.dag, &self.snapshot(), plan, self.now).at;
         if let Some(wake) = wake {
             let _ = writeln!(text, "  next look at {wake}");
         }
