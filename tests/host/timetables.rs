@@ -61,9 +61,9 @@ fn own_timetables_make_the_runs_that_airflow_makes() {
         &host,
         "SELECT concat_ws(' ', filename, replace(stacktrace, E'\\n', '|')) FROM import_error ORDER BY stacktrace",
     );
-    insta::with_settings!({filters => vec![(r#"File "[^"]*/"#, r#"File ".../"#)]}, {
+    insta::with_settings!({filters => vec![(r#"File "[^"]*/"#, r#"File ".../"#), (r"it said:\|.*", "it said: …")]}, {
         insta::assert_snapshot!(problems, @r#"
-        own_timetables.py the timetable house_plugin.Crashing ended the process that asked it; it said:|
+        own_timetables.py the timetable house_plugin.Crashing ended the process that asked it; it said: …
         own_timetables.py the timetable house_plugin.Hanging gave no answer within 10 s|hint: look for a loop without end, or for a service that it waits for
         own_timetables.py the timetable house_plugin.Raising raised an exception:|  File ".../base.py", line 495, in next_dagrun_info_v2|    return self.next_dagrun_info(|           ^^^^^^^^^^^^^^^^^^^^^^|  File ".../house_plugin.py", line 40, in next_dagrun_info|    self.misbehave()|  File ".../house_plugin.py", line 56, in misbehave|    raise RuntimeError("the calendar is away")|RuntimeError: the calendar is away|
         "#);
