@@ -196,12 +196,6 @@ def clear_a_running_task(dag):
     return [trigger(dag), is_now(dag, "g", "running"), clear(dag, "g"), ["tries", dag, R, "g", 2], opened(dag, "g"), ends(dag)]
 
 
-@told("", WAITING)
-def clear_only_running(dag):
-    click = clear(dag, only_running=True)
-    return [trigger(dag), is_now(dag, "g", "running"), click, ["tries", dag, R, "g", 2], opened(dag, "g"), ends(dag)]
-
-
 @told("", CHAIN)
 def clear_the_run(dag):
     click = ["click", "POST", f"/dags/{dag}/dagRuns/{R}/clear", {"dry_run": False}]

@@ -303,6 +303,32 @@ async fn pause_after_failures(
     Ok(())
 }
 
+/// What is under way in a run goes on in the latest version of the DAG; what has no state yet keeps its own.
+/// `airflow: SchedulerJobRunner._verify_integrity_if_dag_changed`
+///
+/// # Errors
+/// The database's errors.
+pub async fn adopt_version(
+    db: &mut PgConnection,
+    run: &DagRun,
+    version: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE task_instance SET dag_version_id = $3, updated_at = $4 \
+          WHERE dag_id = $1 AND run_id = $2 \
+            AND state IN ('scheduled', 'queued', 'running', 'restarting', 'up_for_retry', 'up_for_reschedule', \
+                          'deferred', 'awaiting_input')",
+    )
+    .bind(&run.dag_id)
+    .bind(&run.run_id)
+    .bind(version)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Notes that running runs were looked at, and when each wants to be looked at again although nothing in it changes.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Archiving a try: its row is copied to `task_instance_history`, and the task instance gets a new uuid, so that
 //! whoever still holds the old one can change nothing. `airflow: TaskInstance.prepare_db_for_next_try`
 
+use model::DagRun;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -64,4 +65,24 @@ pub async fn archive(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<(Uuid, U
     .execute(db)
     .await?;
     Ok(renamed)
+}
+
+/// Whether an ended try of the run is of this version of its DAG.
+///
+/// # Errors
+/// The database's errors.
+pub(crate) async fn has_version(
+    db: &mut PgConnection,
+    run: &DagRun,
+    version: Uuid,
+) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM task_instance_history \
+                         WHERE dag_id = $1 AND run_id = $2 AND dag_version_id = $3)",
+    )
+    .bind(&run.dag_id)
+    .bind(&run.run_id)
+    .bind(version)
+    .fetch_one(db)
+    .await?)
 }

@@ -157,6 +157,8 @@ fn facts(row: &sqlx::postgres::PgRow) -> Result<TryFacts, Error> {
     })
 }
 
+const STATE_MISMATCH: &str = "state mismatch";
+
 /// Writes what becomes of a lost try, with a `log` row that tells people why.
 /// `airflow: TaskInstance.handle_failure`
 ///
@@ -172,7 +174,8 @@ pub async fn settle(
     let event = match decision {
         Lost::UpForRetry | Lost::Failed => "failed",
         Lost::Requeue => "requeued",
-        Lost::Cleared { .. } => "cleared while running",
+        // Airflow's word: its scheduler hears of the end from its executor.
+        Lost::Cleared { .. } => STATE_MISMATCH,
     };
     log(db, lost, event, reason, now).await?;
     match decision {
@@ -291,7 +294,8 @@ pub(crate) async fn log(
     .bind(event)
     .bind(lost.logical_date)
     .bind(&lost.key.run_id)
-    .bind(&lost.owner)
+    // As Airflow has it.
+    .bind(lost.owner.as_ref().filter(|_| event != STATE_MISMATCH))
     .bind(reason)
     .bind(lost.try_number)
     .execute(db)

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use model::DagRun;
+use model::{DagRun, TaskInstance};
 use scheduler::snapshot::{PreviousRun, RunSnapshot, SkipXcom};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::Error;
 use crate::rows::{self, dag_run_columns, task_instance_columns};
+use crate::{Error, history};
 
 /// A running run, and whether its DAG lets new work start.
 #[derive(Debug, Clone)]
@@ -83,6 +83,8 @@ pub async fn to_examine(
 /// Which optional parts a snapshot needs; the DAG says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
+    /// The latest version of the DAG.
+    pub version: Uuid,
     /// A task maps over the output of another: lengths and counts are read.
     pub mapped_lengths: bool,
     /// A task can skip its downstream: `skipmixin_key` is read.
@@ -120,8 +122,13 @@ pub async fn load(
             None
         };
         let ordinal = backfill_ordinal(db, &run).await?;
+        let task_instances = task_instances.remove(&run.id).unwrap_or_default();
+        let has_version = |ti: &TaskInstance| ti.dag_version_id == Some(needs.version);
+        let dag_changed = !task_instances.iter().any(has_version)
+            && !history::has_version(db, &run, needs.version).await?;
         snapshots.push(RunSnapshot {
-            task_instances: task_instances.remove(&run.id).unwrap_or_default(),
+            task_instances,
+            dag_changed,
             skips: skips.remove(&run.id).unwrap_or_default(),
             mapped_lengths: mapped_lengths.remove(&run.id).unwrap_or_default(),
             return_values: return_values.remove(&run.id).unwrap_or_default(),

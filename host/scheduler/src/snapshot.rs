@@ -88,6 +88,8 @@ pub struct RunSnapshot {
     pub return_values: HashMap<String, i64>,
     /// The newest `task_reschedule.reschedule_date` of each task instance that has one.
     pub reschedule_dates: HashMap<Uuid, DateTime<Utc>>,
+    /// Nothing of the run is of the DAG's latest version yet. `airflow: DagRun.check_version_id_exists_in_dr`
+    pub dag_changed: bool,
     /// Only filled when a task of the DAG depends on the past.
     pub previous_run: Option<PreviousRun>,
     /// `sort_ordinal` in the backfill, when the run belongs to one.

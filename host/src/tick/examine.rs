@@ -34,6 +34,7 @@ pub(super) async fn running_runs(
         };
         let dag = &stored.dag;
         let needs = Needs {
+            version: stored.dag_version_id,
             mapped_lengths: dag
                 .tasks
                 .iter()
@@ -49,6 +50,9 @@ pub(super) async fn running_runs(
     let mut ended = Vec::new();
     for (snapshot, (dag, current, is_paused)) in snapshots.iter().zip(&known) {
         report.runs_examined += 1;
+        if snapshot.dag_changed {
+            apply::adopt_version(db, &snapshot.run, *current, now).await?;
+        }
         let mut plan = scheduler::run::plan(dag, snapshot, now);
         for decision in &mut plan.decisions {
             // A task that came with a newer version of the DAG.

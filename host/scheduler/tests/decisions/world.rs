@@ -292,6 +292,7 @@ impl World {
     pub(crate) fn snapshot(&self) -> RunSnapshot {
         let (current, before) = self.runs.split_last().unwrap();
         RunSnapshot {
+            dag_changed: true,
             run: current.run.clone(),
             task_instances: current.tis.clone(),
             skips: current.skips.clone(),
