@@ -94,7 +94,9 @@ pub async fn run(
                         wake.ask();
                     }
                 } else {
-                    let waiting = report.task_instances_deferred + report.callbacks_in_triggerer;
+                    let waiting = report.task_instances_deferred
+                        + report.asset_watchers
+                        + report.callbacks_in_triggerer;
                     triggerer.follow(&house.environment, waiting).await;
                 }
                 until_next(&report, began, interval)

@@ -1,4 +1,4 @@
-//! The triggerer runs while a task or a callback of a deadline waits in it, and not longer.
+//! The triggerer runs while a task, a watcher of an asset or a callback of a deadline waits in it, and not longer.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ pub struct OnDemand {
 }
 
 impl OnDemand {
-    /// Hears how many task instances and callbacks wait now.
+    /// Hears how many task instances, watchers and callbacks wait now.
     pub async fn follow(&mut self, environment: &Environment, waiting: i64) {
         let now = Instant::now();
         if waiting > 0 {

@@ -1,10 +1,12 @@
-"""Airflow's bundled example DAGs as cases: from the installed packages, unchanged; which do not take part, and why."""
+"""Airflow's bundled example DAGs as cases: from the installed packages, unchanged; which do not take part, and why. Beside
+them the histories of partitions, of which the examples show little without waiting for hours."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
 
+import partitions
 from play import Case
 
 CORE, STANDARD = "airflow.example_dags", "airflow.providers.standard.example_dags"
@@ -115,6 +117,36 @@ SPECIAL = [
         ["example_asset_state_store_producer"],
         {"example_asset_state_store_consumer": 1},
     ),
+    one_after_the_other(
+        "regional_sales", CORE, "example_asset_partition", ["ingest_regional_sales"], {"aggregate_regional_sales": 3}
+    ),
+    one_after_the_other(
+        "live_region",
+        CORE,
+        "example_asset_partition",
+        ["live_region_player_stats"],
+        {"summarize_live_region_stats": 1},
+    ),
+    one_after_the_other(
+        "segment_rollup",
+        CORE,
+        "example_asset_partition",
+        ["multi_region_player_stats"],
+        {"segment_region_stats_rollup": 1},
+    ),
+    (
+        "region_stats",
+        CORE,
+        "example_asset_partition",
+        ["ingest_region_stats", "regional_stats_breakdown"],
+        [
+            ["trigger", "ingest_region_stats", "golden", {"partition_key": "us"}],
+            ["run", "ingest_region_stats", "golden", "finished"],
+            ["runs", "regional_stats_breakdown", 1],
+            ["trigger", "ingest_region_stats", "unknown", {"partition_key": "mars"}],
+            ["run", "ingest_region_stats", "unknown", "finished"],
+        ],
+    ),
     (
         "trigger_controller",
         STANDARD,
@@ -134,7 +166,7 @@ CHANCE = ["run_job", "process_table", "print_date", "load"]
 LEFT_OUT = {
     "example_branch_datetime_operator_2": "depends on the hour",
     "asset_alias_example_alias_consumer": "an alias consumer runs once the alias is resolved and the file is parsed again: when, is chance",
-    "example_asset_partition": "hourly by the clock",
+    "ingest_team_a_player_stats": "hourly by the clock, as the other sources of example_asset_partition; train_weekly_model weekly",
     "example_asset_with_watchers": "waits until somebody touches three files",
     "example_branch_operator": "draws its branch at random, as does example_branch_operator_decorator",
     "example_dag_decorator": "asks a server in the internet, as do example_retry_policy (six minutes) and tutorial_objectstorage",
@@ -183,7 +215,7 @@ def files(cases: list[Case]) -> dict[str, Path | str]:
             found[f"{module}.py"] = folder(package) / f"{module}.py"
     for package, names in BESIDE.items():
         found |= {name: folder(package) / name for name in names}
-    return found | {"plugins/examples.py": PLUGINS}
+    return found | partitions.files(cases) | {"plugins/examples.py": PLUGINS}
 
 
 def cases() -> list[Case]:
@@ -196,4 +228,4 @@ def cases() -> list[Case]:
     for name, _, _, dags, history in SPECIAL:
         runs = ["golden"] if name == "trigger_controller" else None  # its schedule makes another run
         made.append(Case(name, dags, history, runs=runs, chance=CHANCE))
-    return made
+    return [*made, *partitions.CASES]

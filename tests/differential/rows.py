@@ -44,6 +44,15 @@ TABLES = {
         SELECT r.dag_id, r.run_id, e.source_dag_id, e.source_run_id, e.source_task_id, e.source_map_index
         FROM dagrun_asset_event l JOIN dag_run r ON r.id = l.dag_run_id JOIN asset_event e ON e.id = l.event_id
         WHERE r.dag_id = ANY(%(dags)s)""",
+    "asset_partition_dag_run": """
+        SELECT p.target_dag_id AS dag_id, r.run_id, p.partition_key AS key, p.partition_date, p.rollup_fingerprint
+        FROM asset_partition_dag_run p LEFT JOIN dag_run r ON r.id = p.created_dag_run_id
+        WHERE p.target_dag_id = ANY(%(dags)s)""",
+    "partitioned_asset_key_log": """
+        SELECT l.target_dag_id AS dag_id, l.target_partition_key AS key, a.name, a.uri, l.source_partition_key,
+               e.source_run_id
+        FROM partitioned_asset_key_log l JOIN asset a ON a.id = l.asset_id
+        LEFT JOIN asset_event e ON e.id = l.asset_event_id WHERE l.target_dag_id = ANY(%(dags)s)""",
     "dag_warning": "SELECT dag_id, warning_type, message FROM dag_warning WHERE dag_id = ANY(%(dags)s)",
     "log": """
         SELECT dag_id, run_id, task_id, map_index, try_number, event, owner FROM log
@@ -65,6 +74,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?")
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 ASSET_ID = re.compile(r'"id": \d+, |, "id": \d+')
 SUFFIX = re.compile(r"((?:manual|asset_triggered|scheduled|backfill|operator_triggered)__<time>)_[A-Za-z0-9]{8}\b")
+PARTITION_SUFFIX = re.compile(r"^(scheduled__.+__.+)__[A-Za-z0-9]{8}$")
 
 
 class Namer:
@@ -88,7 +98,8 @@ class Namer:
             except ValueError:
                 return match[0]
 
-        return UUID.sub("<uuid>", SUFFIX.sub(r"\1_<random>", TIME.sub(recent, value)))
+        value = PARTITION_SUFFIX.sub(r"\1__<random>", SUFFIX.sub(r"\1_<random>", TIME.sub(recent, value)))
+        return UUID.sub("<uuid>", value)
 
     def value(self, value):
         match value:

@@ -11,6 +11,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// `[core] max_map_length`
     pub max_map_length: i32,
+    /// `[scheduler] partition_mapper_max_downstream_keys`
+    pub max_downstream_keys: usize,
     /// `[core] num_dag_runs_to_retain_rendered_fields`
     pub runs_with_rendered_fields: i64,
     /// `[state_store] clear_on_success`
@@ -35,6 +37,7 @@ impl Default for Limits {
             max_xcom_bytes: 64 << 20,
             max_body_bytes: 4 << 20,
             max_map_length: 1024,
+            max_downstream_keys: 1000,
             runs_with_rendered_fields: 30,
             clear_task_store_on_success: false,
             xcom_writes: XcomWrites::Own,

@@ -1,4 +1,4 @@
-//! Task instances that wait in the triggerer.
+//! What waits in the triggerer: task instances, and watchers of assets.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -15,6 +15,16 @@ pub async fn waiting(db: &mut PgConnection) -> Result<i64, Error> {
             .fetch_one(db)
             .await?,
     )
+}
+
+/// How many watchers wait for events of assets. Airflow's sync writes those of DAGs that are not paused.
+///
+/// # Errors
+/// The database's errors.
+pub async fn watchers(db: &mut PgConnection) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar("SELECT count(*) FROM asset_watcher")
+        .fetch_one(db)
+        .await?)
 }
 
 /// Those that waited longer than they wanted to go back to a worker, which raises the timeout in the task.

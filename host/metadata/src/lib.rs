@@ -26,6 +26,7 @@ pub mod jobs;
 pub mod lease;
 pub mod listing;
 pub mod lost;
+pub mod partitions;
 pub mod queue;
 pub mod rows;
 pub mod run_snapshots;

@@ -122,6 +122,28 @@ CREATE OR REPLACE TRIGGER modalflow_wake AFTER UPDATE ON public.task_instance
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
 CREATE OR REPLACE TRIGGER modalflow_wake AFTER INSERT ON public.asset_dag_run_queue
     FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
+CREATE OR REPLACE TRIGGER modalflow_wake AFTER INSERT ON public.partitioned_asset_key_log
+    FOR EACH STATEMENT EXECUTE FUNCTION modalflow.wake();
+
+-- Each event and each tick looks for partitions without a run among all that there ever were; Airflow reads them all.
+CREATE INDEX IF NOT EXISTS modalflow_open_partitions
+    ON public.asset_partition_dag_run (target_dag_id, partition_key) WHERE created_dag_run_id IS NULL;
+
+-- Watchers of assets belong to DAGs that are not paused, and Airflow's sync writes them when it takes in a file: so that
+-- of a DAG with watchers is taken in again when somebody pauses or unpauses it. (Airflow parses it all the time.)
+CREATE OR REPLACE FUNCTION modalflow.sync_watchers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE modalflow.dag_file f SET parser_hash = ''
+     WHERE f.path = NEW.relative_fileloc
+       AND EXISTS (SELECT 1 FROM public.serialized_dag s
+                    WHERE s.dag_id = NEW.dag_id
+                      AND (s.data IS NULL OR s.data::text LIKE '%"watchers"%'));
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER modalflow_watchers AFTER UPDATE OF is_paused ON public.dag
+    FOR EACH ROW WHEN (OLD.is_paused <> NEW.is_paused)
+    EXECUTE FUNCTION modalflow.sync_watchers();
 
 -- Whoever writes a callback that has to run in a worker puts it on our queue.
 CREATE OR REPLACE FUNCTION modalflow.queue_callback() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -48,4 +48,9 @@ pub enum Error {
         param: String,
         problem: String,
     },
+    // Airflow's words: they are an answer of the Execution API.
+    #[error("Dag '{dag_id}' is not a partitioned Dag and does not accept a partition_key.")]
+    NotPartitioned { dag_id: String },
+    #[error("create a run of DAG {dag_id:?}: {problem}")]
+    PartitionKey { dag_id: String, problem: String },
 }

@@ -5,9 +5,11 @@ mod create;
 mod custom;
 mod due;
 mod manual;
+mod partition_keys;
 mod start;
 
-pub use assets::{AssetReadiness, asset_readiness, asset_triggered};
+pub(crate) use assets::is_met;
+pub use assets::{AssetReadiness, asset_readiness, asset_triggered, partition_triggered};
 pub use create::{MappedLengths, task_instances};
 pub(crate) use create::{is_active, new_task_instance};
 pub use custom::{CustomDecision, TimeRestriction, custom_timetable, due_custom};

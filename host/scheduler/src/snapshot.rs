@@ -44,6 +44,20 @@ pub struct QueuedAsset {
     pub created_at: DateTime<Utc>,
 }
 
+/// A partition that events have queued for a DAG: a row of `asset_partition_dag_run` without a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenPartition {
+    pub id: i32,
+    pub dag_id: String,
+    pub partition_key: String,
+    /// What the events carried. `None`: nothing, or they disagree.
+    pub partition_date: Option<DateTime<Utc>>,
+    /// `rollup_fingerprint`
+    pub fingerprint: Option<serde_json::Value>,
+    /// The active assets that had events for it, each with the key of one event.
+    pub received: Vec<(QueuedAsset, String)>,
+}
+
 /// The `dag.next_dagrun*` columns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NextDagRun {

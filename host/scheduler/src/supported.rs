@@ -6,6 +6,7 @@ use model::{ExpandInput, MappedArgument, SerializedDag};
 use serde_json::Value;
 
 use crate::deadlines::{self, Alert};
+use crate::partitions::PartitionedAssets;
 use crate::timetables::{Timetable, Unreadable};
 
 /// One thing that is missing.
@@ -54,50 +55,33 @@ fn check_deadline(alert: &str) -> Option<Unsupported> {
 }
 
 fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {
-    match Timetable::read(&dag.timetable) {
-        Ok(
-            Timetable::Null
-            | Timetable::Once
-            | Timetable::Continuous
-            | Timetable::CronTrigger(_)
-            | Timetable::MultipleCronTrigger(_)
-            | Timetable::DeltaTrigger { .. }
-            | Timetable::CronDataInterval { .. }
-            | Timetable::DeltaDataInterval { .. }
-            | Timetable::Events(_)
-            | Timetable::Asset
-            | Timetable::AssetOrTime(_),
-        ) => (dag.timetable.class == "airflow.timetables.simple.PartitionedAtRuntime")
-            .then(partitions),
-        Err(Unreadable::Class(class))
-            if class.starts_with("airflow.timetables.") && class.contains("Partition") =>
-        {
-            Some(partitions())
-        }
+    let unreadable = match Timetable::read(&dag.timetable) {
+        Ok(Timetable::PartitionedAsset) => PartitionedAssets::of(&dag.timetable).err(),
+        Ok(_) => None,
         // A class of the user's own: Python is asked.
         Err(Unreadable::Class(class)) if !class.starts_with("airflow.timetables.") => None,
-        Err(Unreadable::Class(class)) => Some(Unsupported {
+        Err(unreadable) => Some(unreadable),
+    };
+    match unreadable? {
+        Unreadable::Class(class) if !class.starts_with("airflow.") => Some(Unsupported {
+            what: format!("partitions through the class {class}"),
+            hint: "use the partition mappers and windows that Airflow ships; others are Python code",
+        }),
+        Unreadable::Class(class) => Some(Unsupported {
             what: format!("the timetable {class}"),
             hint: "use another timetable that Airflow ships",
         }),
-        Err(Unreadable::Data { class, problem }) => Some(Unsupported {
+        Unreadable::Data { class, problem } => Some(Unsupported {
             what: format!("this {class}: {problem}"),
             hint: "check the arguments of the DAG's schedule",
         }),
-        Err(Unreadable::Cron {
+        Unreadable::Cron {
             expression,
             problem,
-        }) => Some(Unsupported {
+        } => Some(Unsupported {
             what: format!("the cron expression {expression:?}: {problem}"),
             hint: "a cron expression is `minute hour day-of-month month day-of-week`",
         }),
-    }
-}
-
-fn partitions() -> Unsupported {
-    Unsupported {
-        what: "partitioned runs".to_owned(),
-        hint: "use a timetable without partitions",
     }
 }
 

@@ -5,6 +5,7 @@
 mod cron;
 mod delta;
 mod interval;
+mod partition;
 mod read;
 mod trigger;
 mod zone;
@@ -17,8 +18,9 @@ use model::SerializedDag;
 
 use self::cron::Cron;
 use self::delta::Delta;
+pub(crate) use self::partition::CronPartition;
 use self::trigger::CronTrigger;
-use self::zone::Zone;
+pub(crate) use self::zone::Zone;
 
 /// Start and end of the data that a run is about. `airflow: DataInterval`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,12 @@ pub(crate) enum Timetable {
     /// Assets trigger it as well.
     AssetOrTime(Box<Timetable>),
     Asset,
+    /// Its runs are of partitions: they have a key and no data interval.
+    CronPartition(CronPartition),
+    /// Events of partitions trigger it.
+    PartitionedAsset,
+    /// Never, as the first; but its runs may be of partitions.
+    PartitionedAtRuntime,
 }
 
 /// `airflow: EventsTimetable`
@@ -143,7 +151,12 @@ impl Timetable {
         now: DateTime<Utc>,
     ) -> Result<Option<Info>, Problem> {
         match self {
-            Self::Null | Self::Asset => Ok(None),
+            // Runs of partitions have no interval: see CronPartition::next.
+            Self::Null
+            | Self::Asset
+            | Self::PartitionedAsset
+            | Self::PartitionedAtRuntime
+            | Self::CronPartition(_) => Ok(None),
             Self::Once => Ok(once(last, restriction, now)),
             Self::Continuous => Ok(continuous(last, restriction, now)),
             Self::CronTrigger(cron) => trigger::next(cron, last, restriction, now),
@@ -171,9 +184,13 @@ impl Timetable {
     /// The interval of a run that somebody asks for. `airflow: Timetable.infer_manual_data_interval`
     pub(crate) fn infer_manual(&self, run_after: DateTime<Utc>) -> Result<Interval, Problem> {
         match self {
-            Self::Null | Self::Asset | Self::Once | Self::Continuous => {
-                Ok(Interval::exact(run_after))
-            }
+            Self::Null
+            | Self::Asset
+            | Self::PartitionedAsset
+            | Self::PartitionedAtRuntime
+            | Self::CronPartition(_)
+            | Self::Once
+            | Self::Continuous => Ok(Interval::exact(run_after)),
             Self::CronTrigger(cron) => cron.infer_manual(run_after),
             Self::MultipleCronTrigger(crons) => {
                 let intervals: Result<Vec<Interval>, Problem> = crons

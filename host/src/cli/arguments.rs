@@ -210,6 +210,9 @@ pub(super) struct TriggerArguments {
     /// Logical date of the run, e.g. 2026-01-31 or 2026-01-31T12:00:00+01:00 (without zone: UTC)
     #[arg(short, long, value_name = "DATE", value_parser = date)]
     pub(super) logical_date: Option<DateTime<Utc>>,
+    /// The partition that the run is about, for a DAG with partitions
+    #[arg(short = 'k', long, value_name = "KEY")]
+    pub(super) partition_key: Option<String>,
     /// Wait until the run has ended; exit with 1 unless it succeeded
     #[arg(short, long)]
     pub(super) wait: bool,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::arguments::TriggerArguments;
 use super::exit::hinted;
 use super::{context, output, run_wait};
-use crate::{clock, timetables};
+use crate::{clock, tick, timetables};
 
 pub(super) async fn trigger(arguments: TriggerArguments) -> anyhow::Result<ExitCode> {
     let conf = conf(arguments.conf.as_deref())?;
@@ -60,8 +60,9 @@ pub(super) async fn trigger(arguments: TriggerArguments) -> anyhow::Result<ExitC
         run_type: DagRunType::Manual,
         triggered_by: DagRunTriggeredBy::Cli,
         triggering_user_name: None,
+        partition_key: arguments.partition_key.clone(),
     };
-    let run = scheduler::runs::manual(&stored.dag, wanted, now)?;
+    let run = scheduler::runs::manual(&stored.dag, wanted, &tick::suffix(), now)?;
     let origin = Origin {
         dag_version_id: stored.dag_version_id,
         creating_job_id: None,

@@ -53,7 +53,7 @@ pub(super) async fn due_runs(
             }
             continue;
         }
-        match scheduler::runs::due(&stored.dag, due_dag, now) {
+        match scheduler::runs::due(&stored.dag, due_dag, &suffix(), now) {
             Ok(DueDecision::Create { run, next }) => {
                 let origin = Origin {
                     dag_version_id: stored.dag_version_id,
@@ -134,8 +134,8 @@ fn is_ready(queue: &AssetQueue) -> Option<DateTime<Utc>> {
     }
 }
 
-/// Eight characters as Airflow puts them behind the date of such a run.
-fn suffix() -> String {
+/// Eight characters as Airflow puts them behind the date of a run that may have a sibling.
+pub(crate) fn suffix() -> String {
     Uuid::new_v4().simple().to_string()[..8].to_owned()
 }
 

@@ -9,6 +9,7 @@ mod custom;
 mod examine;
 mod launch;
 mod observe;
+mod partitions;
 mod queue;
 mod report;
 mod stored;
@@ -23,6 +24,7 @@ use crate::executor::Watch;
 use crate::house::House;
 
 pub(crate) use callbacks::AT_ONCE as CALLBACKS_AT_ONCE;
+pub(crate) use create::suffix;
 pub use report::{Outcome, Report};
 
 /// Rounds of one tick. Each takes what is due until nothing is; a catchup of ten years ends in the next ticks.
@@ -93,13 +95,14 @@ async fn decide(
     metadata::asset_queue::forget_strays(db).await?;
     let mut which = Which::Changed;
     for _ in 0..ROUNDS {
+        let partitioned = partitions::runs(house, db, job_id, report, now).await?;
         let triggered = create::asset_runs(house, db, job_id, report, now).await?;
         let created = create::due_runs(house, db, job_id, report, now).await?;
         let started = create::start_queued(db, report, now).await?;
         let ended = examine::running_runs(house, db, which, report, now).await?;
         // The plan of a run is a fixpoint: after the first round only runs that are new can have something to do.
         which = Which::New;
-        if triggered + created + started + ended == 0 {
+        if partitioned + triggered + created + started + ended == 0 {
             break;
         }
     }
@@ -111,6 +114,7 @@ async fn decide(
         callbacks::intents(house, db, seen, report, now).await?,
     );
     report.task_instances_deferred = metadata::deferral::waiting(db).await?;
+    report.asset_watchers = metadata::deferral::watchers(db).await?;
     report.callbacks_in_triggerer = metadata::deadlines::in_triggerer_now(db).await?;
     report.timetables_asked = metadata::timetables::is_asked(db, now).await?;
     report.next_wake = metadata::dags::next_wake(db).await?;

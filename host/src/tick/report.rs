@@ -28,6 +28,8 @@ pub struct Report {
     pub task_instances_queued: u64,
     /// Task instances that wait in the triggerer now.
     pub task_instances_deferred: i64,
+    /// Watchers of assets that wait in the triggerer.
+    pub asset_watchers: i64,
     /// Callbacks of missed deadlines that wait in the triggerer or run there now.
     pub callbacks_in_triggerer: i64,
     /// Runs that were needed by now.
@@ -86,6 +88,7 @@ impl Report {
         self.tries_lost += later.tries_lost;
         self.callbacks_started += later.callbacks_started;
         self.task_instances_deferred = later.task_instances_deferred;
+        self.asset_watchers = later.asset_watchers;
         self.callbacks_in_triggerer = later.callbacks_in_triggerer;
         self.deadlines_missed += later.deadlines_missed;
         self.timetables_asked = later.timetables_asked;

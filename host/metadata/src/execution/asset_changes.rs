@@ -36,8 +36,22 @@ pub struct Alias {
     pub asset_extra: String,
 }
 
-/// Writes the events of all active outlets and queues the DAGs that wait for them, within the transaction that makes
-/// the task successful.
+/// An event that DAGs of partitions listen to. What it queues for them, their mappers tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    pub event_id: i32,
+    pub asset_id: i32,
+    pub asset_name: String,
+    pub asset_uri: String,
+    pub partition_key: Option<String>,
+    /// Of the run, if the key is the run's.
+    pub partition_date: Option<DateTime<Utc>>,
+    /// By name.
+    pub dag_ids: Vec<String>,
+}
+
+/// Writes the events of all active outlets and queues the DAGs without partitions that wait for them, within the
+/// transaction that makes the task successful. Answers which events DAGs of partitions wait for.
 ///
 /// # Errors
 /// The database's errors.
@@ -47,17 +61,19 @@ pub async fn register(
     outlets: &[Outlet],
     emitted: &[Emitted],
     now: DateTime<Utc>,
-) -> Result<(), Error> {
+) -> Result<Vec<Heard>, Error> {
+    let mut heard = Vec::new();
     if outlets.is_empty() {
-        return Ok(());
+        return Ok(heard);
     }
-    let run_key: Option<String> =
-        sqlx::query_scalar("SELECT partition_key FROM dag_run WHERE dag_id = $1 AND run_id = $2")
-            .bind(&source.dag_id)
-            .bind(&source.run_id)
-            .fetch_optional(&mut *db)
-            .await?
-            .flatten();
+    let run: Option<Partition> = sqlx::query_as(
+        "SELECT partition_key, partition_date FROM dag_run WHERE dag_id = $1 AND run_id = $2",
+    )
+    .bind(&source.dag_id)
+    .bind(&source.run_id)
+    .fetch_optional(&mut *db)
+    .await?;
+    let run = run.unwrap_or_default();
     let mut assets = Vec::new();
     for outlet in outlets {
         // airflow: an inactive one is a warning in the server's log, and no event.
@@ -73,36 +89,40 @@ pub async fn register(
             })
             .collect();
         if own.is_empty() {
-            write(
-                &mut *db,
-                source,
-                &asset,
-                &Event::plain(run_key.as_deref()),
-                now,
-            )
-            .await?;
+            let event = Event {
+                extra: "{}",
+                partition: &run,
+                aliases: &[],
+            };
+            heard.extend(write(&mut *db, source, &asset, &event, now).await?);
         }
         for event in own {
             let event = Event {
                 extra: &event.extra,
-                partition_key: event.partition_key.as_deref().or(run_key.as_deref()),
+                partition: &run.or_own(event.partition_key.as_deref()),
                 aliases: &[],
             };
-            write(&mut *db, source, &asset, &event, now).await?;
+            heard.extend(write(&mut *db, source, &asset, &event, now).await?);
         }
     }
-    register_through_aliases(db, source, outlets, emitted, run_key.as_deref(), now).await
+    let emitted = distinct_aliased(outlets, emitted);
+    for (event, alias, names) in emitted {
+        let asset = find_or_create(&mut *db, event, alias, now).await?;
+        let event = Event {
+            extra: &event.extra,
+            partition: &run,
+            aliases: &names,
+        };
+        heard.extend(write(&mut *db, source, &asset, &event, now).await?);
+    }
+    Ok(heard)
 }
 
 /// Events emitted through an alias of the outlets: equal ones are one event with several aliases.
-async fn register_through_aliases(
-    db: &mut PgConnection,
-    source: &TaskInstanceKey,
+fn distinct_aliased<'a>(
     outlets: &[Outlet],
-    emitted: &[Emitted],
-    run_key: Option<&str>,
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
+    emitted: &'a [Emitted],
+) -> Vec<(&'a Emitted, &'a Alias, Vec<String>)> {
     let is_outlet = |alias: &Alias| {
         outlets
             .iter()
@@ -123,16 +143,27 @@ async fn register_through_aliases(
             None => distinct.push((event, alias, vec![alias.name.clone()])),
         }
     }
-    for (event, alias, names) in distinct {
-        let asset = find_or_create(&mut *db, event, alias, now).await?;
-        let event = Event {
-            extra: &event.extra,
-            partition_key: run_key,
-            aliases: &names,
-        };
-        write(&mut *db, source, &asset, &event, now).await?;
+    distinct
+}
+
+/// What a run or an event is about.
+#[derive(Debug, Clone, Default, PartialEq, sqlx::FromRow)]
+struct Partition {
+    partition_key: Option<String>,
+    partition_date: Option<DateTime<Utc>>,
+}
+
+impl Partition {
+    /// An event's own key; the run's date is the date of the run's key alone.
+    fn or_own(&self, own: Option<&str>) -> Self {
+        match own {
+            Some(key) if self.partition_key.as_deref() != Some(key) => Self {
+                partition_key: Some(key.to_owned()),
+                partition_date: None,
+            },
+            Some(_) | None => self.clone(),
+        }
     }
-    Ok(())
 }
 
 #[derive(sqlx::FromRow)]
@@ -144,18 +175,8 @@ struct Asset {
 
 struct Event<'a> {
     extra: &'a str,
-    partition_key: Option<&'a str>,
+    partition: &'a Partition,
     aliases: &'a [String],
-}
-
-impl<'a> Event<'a> {
-    fn plain(partition_key: Option<&'a str>) -> Self {
-        Self {
-            extra: "{}",
-            partition_key,
-            aliases: &[],
-        }
-    }
 }
 
 async fn active(db: &mut PgConnection, outlet: &Outlet) -> Result<Option<Asset>, Error> {
@@ -212,7 +233,7 @@ async fn write(
     asset: &Asset,
     event: &Event<'_>,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
+) -> Result<Option<Heard>, Error> {
     let event_id: i32 = sqlx::query_scalar(
         "INSERT INTO asset_event (asset_id, extra, source_task_id, source_dag_id, source_run_id, \
                 source_map_index, timestamp, partition_key) \
@@ -226,13 +247,22 @@ async fn write(
     .bind(&source.run_id)
     .bind(source.map_index)
     .bind(now)
-    .bind(event.partition_key)
+    .bind(&event.partition.partition_key)
     .fetch_one(&mut *db)
     .await?;
     for alias in event.aliases {
         link_alias(&mut *db, asset.id, event_id, alias).await?;
     }
-    queue_dags(db, source, asset, event, now).await
+    let dag_ids = queue_dags(db, asset, event, now).await?;
+    Ok((!dag_ids.is_empty()).then(|| Heard {
+        event_id,
+        asset_id: asset.id,
+        asset_name: asset.name.clone(),
+        asset_uri: asset.uri.clone(),
+        partition_key: event.partition.partition_key.clone(),
+        partition_date: event.partition.partition_date,
+        dag_ids,
+    }))
 }
 
 async fn link_alias(
@@ -261,18 +291,16 @@ async fn link_alias(
 }
 
 /// DAGs scheduled on the asset, by its identity, its name, its URI or an alias, unless they are paused. An event of a
-/// partition queues no DAG without partitions; DAGs with partitions need their Python mappers, which this host does
-/// not run: that is said in the audit log, in Airflow's form.
+/// partition queues no DAG without partitions. Answers which DAGs of partitions wait for the event.
 async fn queue_dags(
     db: &mut PgConnection,
-    source: &TaskInstanceKey,
     asset: &Asset,
     event: &Event<'_>,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     // DO UPDATE with nothing new waits for a tick that consumes the row just now, and then queues the DAG again:
     // with DO NOTHING this event would be noticed by nobody until the next one.
-    sqlx::query(
+    Ok(sqlx::query_scalar(
         "WITH waiting AS ( \
            SELECT d.dag_id, d.timetable_partitioned \
              FROM dag d \
@@ -292,26 +320,14 @@ async fn queue_dags(
             ORDER BY dag_id \
            ON CONFLICT (asset_id, target_dag_id) DO UPDATE SET created_at = asset_dag_run_queue.created_at \
          ) \
-         INSERT INTO log (dttm, dag_id, task_id, run_id, map_index, event, extra) \
-         SELECT $5, $7, $8, $9, $10, \
-                CASE WHEN $6::text IS NULL THEN 'missing partition key' ELSE 'failed to map partition_key' END, \
-                CASE WHEN $6::text IS NULL \
-                     THEN 'Listening Dags are partition-aware but the run has no partition key' \
-                     ELSE 'Partition mappers of Dags are not run by modalflow; trigger the Dag by hand' END \
-                || ' (listening_dag=' || dag_id || ', asset_id=' || $1::text || ')' \
-           FROM waiting WHERE timetable_partitioned",
+         SELECT dag_id FROM waiting WHERE timetable_partitioned ORDER BY dag_id",
     )
     .bind(asset.id)
     .bind(&asset.name)
     .bind(&asset.uri)
     .bind(event.aliases)
     .bind(now)
-    .bind(event.partition_key)
-    .bind(&source.dag_id)
-    .bind(&source.task_id)
-    .bind(&source.run_id)
-    .bind(source.map_index)
-    .execute(db)
-    .await?;
-    Ok(())
+    .bind(&event.partition.partition_key)
+    .fetch_all(db)
+    .await?)
 }

@@ -216,7 +216,6 @@ pub struct Triggerable {
     pub has_import_errors: bool,
     /// JSON list as text; none allows every type.
     pub allowed_run_types: Option<String>,
-    pub is_partitioned: bool,
 }
 
 /// `None` when the DAG does not exist or its file is gone.
@@ -229,7 +228,7 @@ pub async fn triggerable(
 ) -> Result<Option<Triggerable>, Error> {
     Ok(sqlx::query_as(
         "SELECT coalesce(has_import_errors, false) AS has_import_errors, \
-                allowed_run_types::text AS allowed_run_types, timetable_partitioned AS is_partitioned \
+                allowed_run_types::text AS allowed_run_types \
            FROM dag WHERE dag_id = $1 AND NOT is_stale",
     )
     .bind(dag_id)

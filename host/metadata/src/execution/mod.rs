@@ -14,6 +14,7 @@ pub mod dags;
 pub mod fail_fast;
 pub mod heartbeat;
 pub mod hitl;
+pub mod partitions;
 pub mod rendered;
 pub mod start;
 pub mod state;

@@ -8,7 +8,7 @@ use super::manual::{check_params, check_run_type, isoformat};
 use super::{MappedLengths, task_instances};
 use crate::Error;
 use crate::plan::NewDagRun;
-use crate::snapshot::{AssetQueue, QueuedAsset};
+use crate::snapshot::{AssetQueue, OpenPartition, QueuedAsset};
 
 /// Whether a DAG with queued asset events gets a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn asset_readiness(queue: &AssetQueue) -> AssetReadiness {
     }
 }
 
-fn is_met(condition: &AssetCondition, queued: &[QueuedAsset]) -> bool {
+pub(crate) fn is_met(condition: &AssetCondition, queued: &[QueuedAsset]) -> bool {
     match condition {
         AssetCondition::Asset { name, uri } => queued
             .iter()
@@ -79,6 +79,21 @@ pub fn asset_triggered(
         partition_date: None,
         conf,
         task_instances: task_instances(dag, None, run_type, &MappedLengths::new()),
+    })
+}
+
+/// The run of a partition that is ready. `airflow: SchedulerJobRunner._create_dagruns_for_partitioned_asset_dags`
+pub fn partition_triggered(
+    dag: &SerializedDag,
+    open: &OpenPartition,
+    partition_date: Option<DateTime<Utc>>,
+    suffix: &str,
+    now: DateTime<Utc>,
+) -> Result<NewDagRun, Error> {
+    Ok(NewDagRun {
+        partition_key: Some(open.partition_key.clone()),
+        partition_date,
+        ..asset_triggered(dag, now, suffix)?
     })
 }
 

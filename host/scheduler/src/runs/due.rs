@@ -30,8 +30,14 @@ impl From<&DagRun> for LastRun {
     }
 }
 
-/// What to do about a DAG whose `next_dagrun_create_after` has come. `airflow: SchedulerJobRunner._create_dag_runs`
-pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueDecision, Error> {
+/// What to do about a DAG whose `next_dagrun_create_after` has come; `suffix` makes the id of a partition's run unique.
+/// `airflow: SchedulerJobRunner._create_dag_runs`
+pub fn due(
+    dag: &SerializedDag,
+    due: &DueDag,
+    suffix: &str,
+    now: DateTime<Utc>,
+) -> Result<DueDecision, Error> {
     if let Some(existing) = &due.existing {
         let next = next_after(dag, Some(&LastRun::from(existing)), now)?;
         return Ok(DueDecision::Advance { next });
@@ -40,6 +46,9 @@ pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueD
         return Ok(DueDecision::AtLimit);
     }
     check_run_type(dag, DagRunType::Scheduled)?;
+    if let Timetable::CronPartition(_) = timetable(dag)? {
+        return due_partition(dag, due, suffix, now);
+    }
     let (Some(logical_date), Some(run_after)) = (due.next.logical_date, due.next.create_after)
     else {
         return Err(Error::IncompleteNextRun {
@@ -63,6 +72,40 @@ pub fn due(dag: &SerializedDag, due: &DueDag, now: DateTime<Utc>) -> Result<DueD
     let last = LastRun {
         logical_date: Some(logical_date),
         data_interval: Some((start, end)),
+        run_after,
+    };
+    let next = next_after(dag, Some(&last), now)?;
+    Ok(DueDecision::Create {
+        run: Box::new(run),
+        next,
+    })
+}
+
+/// A run of a partition has a key, and neither a logical date nor a data interval.
+fn due_partition(
+    dag: &SerializedDag,
+    due: &DueDag,
+    suffix: &str,
+    now: DateTime<Utc>,
+) -> Result<DueDecision, Error> {
+    let (Some(key), Some(run_after)) = (&due.next.partition_key, due.next.create_after) else {
+        return Err(Error::IncompleteNextRun {
+            dag_id: dag.dag_id.clone(),
+        });
+    };
+    let run = new_scheduled(
+        dag,
+        NewScheduled {
+            // airflow: CronPartitionTimetable.generate_run_id
+            run_id: format!("scheduled__{}__{key}__{suffix}", isoformat(run_after)),
+            next: &due.next,
+            data_interval: None,
+            run_after,
+        },
+    )?;
+    let last = LastRun {
+        logical_date: None,
+        data_interval: None,
         run_after,
     };
     let next = next_after(dag, Some(&last), now)?;
@@ -118,6 +161,18 @@ pub fn next_after(
     now: DateTime<Utc>,
 ) -> Result<NextDagRun, Error> {
     let timetable = timetable(dag)?;
+    if let Timetable::CronPartition(cron) = &timetable {
+        let last = last.map(|last| last.run_after);
+        let next = cron
+            .next(last, &Restriction::of(dag), now)
+            .map_err(|problem| no_date(dag, problem))?;
+        return Ok(next.map_or_else(NextDagRun::default, |info| NextDagRun {
+            create_after: Some(info.run_after),
+            partition_key: Some(info.partition_key),
+            partition_date: Some(info.partition_date),
+            ..NextDagRun::default()
+        }));
+    }
     let last = match last {
         None => None,
         Some(last) => Some(match last.data_interval {
@@ -150,9 +205,18 @@ pub(super) fn inferred(
     Ok((start, end))
 }
 
+/// `airflow: CronPartitionTimetable.generate_run_id`
+pub(super) fn names_at_random(dag: &SerializedDag) -> bool {
+    matches!(timetable(dag), Ok(Timetable::CronPartition(_)))
+}
+
 fn timetable(dag: &SerializedDag) -> Result<Timetable, Error> {
+    Timetable::read(&dag.timetable).map_err(|unreadable| unreadable_timetable(dag, unreadable))
+}
+
+pub(super) fn unreadable_timetable(dag: &SerializedDag, unreadable: Unreadable) -> Error {
     let dag_id = dag.dag_id.clone();
-    Timetable::read(&dag.timetable).map_err(|unreadable| match unreadable {
+    match unreadable {
         Unreadable::Class(class) => Error::UnknownTimetable { dag_id, class },
         Unreadable::Data { class, problem } => Error::MalformedTimetable {
             dag_id,
@@ -167,7 +231,7 @@ fn timetable(dag: &SerializedDag) -> Result<Timetable, Error> {
             expression,
             problem,
         },
-    })
+    }
 }
 
 fn no_date(dag: &SerializedDag, problem: Problem) -> Error {

@@ -4,7 +4,8 @@ use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Timelike, Utc};
 use model::{DagRunTriggeredBy, DagRunType, Param, SerializedDag};
 use serde_json::Value;
 
-use super::due::inferred;
+use super::due::{inferred, names_at_random};
+use super::partition_keys::partition_date;
 use super::{MappedLengths, task_instances};
 use crate::Error;
 use crate::plan::NewDagRun;
@@ -27,12 +28,16 @@ pub struct ManualRun {
     pub run_type: DagRunType,
     pub triggered_by: DagRunTriggeredBy,
     pub triggering_user_name: Option<String>,
+    /// The partition that the run is about.
+    pub partition_key: Option<String>,
 }
 
+/// `suffix` makes an id unique that the timetable does not make of the date alone.
 /// `airflow: api.common.trigger_dag._trigger_dag, SerializedDAG.create_dagrun`
 pub fn manual(
     dag: &SerializedDag,
     manual: ManualRun,
+    suffix: &str,
     now: DateTime<Utc>,
 ) -> Result<NewDagRun, Error> {
     check_run_type(dag, manual.run_type)?;
@@ -51,10 +56,18 @@ pub fn manual(
             | DagRunTriggeredBy::Backfill => inferred(dag, run_after)?,
         }),
     };
-    let run_id = manual
-        .run_id
-        .unwrap_or_else(|| format!("{}__{}", manual.run_type, isoformat(run_after)));
+    let run_id = match manual.run_id {
+        Some(run_id) => run_id,
+        None => {
+            let run_id = format!("{}__{}", manual.run_type, isoformat(run_after));
+            match names_at_random(dag) {
+                true => format!("{run_id}__{suffix}"),
+                false => run_id,
+            }
+        }
+    };
     check_run_id(&run_id, manual.run_type)?;
+    let partition_date = partition_date(dag, manual.partition_key.as_deref())?;
     let conf = match manual.conf {
         Value::Null => Value::Object(serde_json::Map::new()),
         conf @ Value::Object(_) => conf,
@@ -75,8 +88,8 @@ pub fn manual(
         data_interval_start: interval.map(|(start, _)| start),
         data_interval_end: interval.map(|(_, end)| end),
         run_after,
-        partition_key: None,
-        partition_date: None,
+        partition_key: manual.partition_key,
+        partition_date,
         conf,
         task_instances: task_instances(
             dag,

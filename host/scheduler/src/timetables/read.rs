@@ -1,12 +1,11 @@
 //! From Airflow's serialized form to a timetable.
 
-use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, TimeDelta, Utc};
 use model::TimetableData;
 use serde_json::Value;
 
 use super::trigger::RunImmediately;
-use super::{Cron, CronTrigger, Delta, Events, Timetable, Unreadable, Zone};
+use super::{Cron, CronPartition, CronTrigger, Delta, Events, Timetable, Unreadable, Zone};
 
 impl Timetable {
     /// `airflow: decode_timetable`
@@ -19,10 +18,25 @@ fn timetable(class: &str, var: &Value) -> Result<Timetable, Unreadable> {
     let data = Data { class, var };
     let name = class.strip_prefix("airflow.timetables.");
     Ok(match name.unwrap_or_default() {
-        "simple.NullTimetable" | "simple.PartitionedAtRuntime" => Timetable::Null,
+        "simple.NullTimetable" => Timetable::Null,
+        "simple.PartitionedAtRuntime" => Timetable::PartitionedAtRuntime,
         "simple.OnceTimetable" => Timetable::Once,
         "simple.ContinuousTimetable" => Timetable::Continuous,
         "simple.AssetTriggeredTimetable" => Timetable::Asset,
+        "simple.PartitionedAssetTimetable" => Timetable::PartitionedAsset,
+        "trigger.CronPartitionTimetable" => Timetable::CronPartition(CronPartition {
+            trigger: CronTrigger {
+                interval: Delta::Fixed(TimeDelta::zero()),
+                ..data.cron_trigger(data.text("expression")?)?
+            },
+            // airflow: what is not a whole number is a warning in the log, and 0.
+            run_offset: data
+                .get("run_offset")?
+                .as_i64()
+                .and_then(|offset| i32::try_from(offset).ok())
+                .unwrap_or(0),
+            key_format: data.text("key_format")?.to_owned(),
+        }),
         "trigger.CronTriggerTimetable" => {
             Timetable::CronTrigger(data.cron_trigger(data.text("expression")?)?)
         }
@@ -117,24 +131,8 @@ impl<'a> Data<'a> {
         })
     }
 
-    /// A name, or an offset in seconds. `airflow: parse_timezone`
     fn zone(&self) -> Result<Zone, Unreadable> {
-        let value = self.get("timezone")?;
-        if let Some(name) = value.as_str() {
-            let zone: Result<Tz, _> = name.parse();
-            return zone
-                .map(Zone::Named)
-                .map_err(|_| self.problem(format!("there is no time zone {name:?}")));
-        }
-        value
-            .as_f64()
-            .filter(|seconds| seconds.fract() == 0.0 && seconds.abs() < 86_400.0)
-            .and_then(|seconds| {
-                #[expect(clippy::cast_possible_truncation, reason = "checked to fit")]
-                FixedOffset::east_opt(seconds as i32)
-            })
-            .map(Zone::Fixed)
-            .ok_or_else(|| self.problem(format!("{value} is not a time zone")))
+        Zone::read(self.get("timezone")?).map_err(|problem| self.problem(problem))
     }
 
     fn delta(&self, name: &str) -> Result<Delta, Unreadable> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod examples;
+mod partitions;
 mod properties;
 mod recorded;
 mod run_properties;

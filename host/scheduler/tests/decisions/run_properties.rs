@@ -149,7 +149,7 @@ proptest! {
                 active_runs: i64::try_from(runs.len()).unwrap(),
                 existing: None,
             };
-            match due(&dag, &due_dag, now).unwrap() {
+            match due(&dag, &due_dag, "suffix", now).unwrap() {
                 DueDecision::Create { run, next: after } => {
                     prop_assert!(runs.iter().all(|other| other.run_id != run.run_id));
                     prop_assert!(runs.iter().all(|other| other.logical_date < run.logical_date));
@@ -157,7 +157,7 @@ proptest! {
                     prop_assert!(runs.len() <= usize::try_from(limit).unwrap());
                     // Had the dates not been stored, the run would not be made twice.
                     due_dag.existing = runs.last().cloned();
-                    let again = due(&dag, &due_dag, now).unwrap();
+                    let again = due(&dag, &due_dag, "suffix", now).unwrap();
                     prop_assert_eq!(again, DueDecision::Advance { next: after.clone() });
                     prop_assert!(after.create_after.is_none_or(|at| Some(at) > next.create_after));
                     next = after;

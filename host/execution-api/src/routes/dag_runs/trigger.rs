@@ -6,6 +6,7 @@ use http::StatusCode;
 use metadata::dag_runs::{self as runs, Inserted, Origin};
 use metadata::execution::dag_runs::{self, Triggered};
 use model::{DagRunTriggeredBy, DagRunType};
+use scheduler::Error;
 use scheduler::runs::{ManualRun, custom_timetable, manual};
 use serde_json::Value;
 
@@ -32,24 +33,6 @@ pub(crate) async fn trigger(
             "denied_run_type",
             format!("Dag with dag_id '{dag_id}' does not allow operator-triggered runs"),
         ));
-    }
-    if request.partition_key.is_some() {
-        return Err(if dag.is_partitioned {
-            refused(
-                "unsupported",
-                format!(
-                    "a run of Dag '{dag_id}' can't be triggered for a partition: \
-                     modalflow does not run partition mappers"
-                ),
-            )
-        } else {
-            refused(
-                "not_partitioned",
-                format!(
-                    "Dag '{dag_id}' is not a partitioned Dag and does not accept a partition_key."
-                ),
-            )
-        });
     }
     let stored = api
         .dags
@@ -85,9 +68,14 @@ pub(crate) async fn trigger(
         run_type: DagRunType::OperatorTriggered,
         triggered_by: DagRunTriggeredBy::Operator,
         triggering_user_name,
+        partition_key: request.partition_key.clone(),
     };
-    let run = manual(&stored.dag, wanted, now)
-        .map_err(|error| refused("value_error", error.to_string()))?;
+    // Its id is given: nothing is drawn.
+    let run = manual(&stored.dag, wanted, "", now).map_err(|error| match error {
+        Error::NotPartitioned { .. } => refused("not_partitioned", error.to_string()),
+        Error::PartitionKey { problem, .. } => refused("invalid_partition_key", problem),
+        error => refused("value_error", error.to_string()),
+    })?;
 
     let origin = Origin {
         dag_version_id: stored.dag_version_id,

@@ -7,6 +7,7 @@ mod await_input;
 mod defer;
 mod end;
 mod outlets;
+mod partitions;
 mod reschedule;
 mod retry;
 mod success;

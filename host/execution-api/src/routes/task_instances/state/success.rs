@@ -8,7 +8,7 @@ use model::{TaskInstanceKey, TaskInstanceState};
 use uuid::Uuid;
 
 use super::Outcome;
-use super::outlets;
+use super::{outlets, partitions};
 use crate::ApiState;
 use crate::problem::Problem;
 use crate::request::Fields;
@@ -42,7 +42,9 @@ pub(super) async fn succeed(
     let outcome = Outcome::of(state::end(&mut tx, id, &end, now).await?, end.state)?;
     if let Outcome::Changed(before) = &outcome {
         outlets::check_partition_keys(&emitted)?;
-        asset_changes::register(&mut tx, &key(before), &outlets, &emitted, now).await?;
+        let source = key(before);
+        let heard = asset_changes::register(&mut tx, &source, &outlets, &emitted, now).await?;
+        partitions::queue(api, &mut tx, &source, &heard, now).await?;
         if api.limits.clear_task_store_on_success {
             stores::remove_task_values(&mut tx, &place(before), None).await?;
         }
