@@ -376,7 +376,9 @@ class Draw:
 def is_race(case: Case, golden: dict) -> bool:
     """Whether Airflow's own answer hangs on who ended first: a task that waits for success is skipped by a skipped
     upstream at once, and upstream_failed by a failed one. Or it did not hear of a task's end in time: when its executor
-    reports the end of a try that is scheduled again by then, it takes the task for lost and fails it."""
+    reports the end of a try that is scheduled again by then, it takes the task for lost and fails it. Or a task of a mapped
+    group may run although the group's first task was skipped or failed before the list that the group is mapped over was
+    there: it is expanded if that list comes first, and upstream_failed if not."""
     if any(row["event"] == "state mismatch" for row in golden["end"].get("log", [])):
         return True
     draw = Draw(int(case.name.removeprefix("random_")))
@@ -386,6 +388,12 @@ def is_race(case: Case, golden: dict) -> bool:
         for name in {row["task_id"], row["task_id"].partition(".")[0]}:
             states.setdefault((row["run_id"], name), set()).add(row.get("state"))
     groups = [Node(name, name, "all_success", outside, mapped="xcom") for name, (_, outside) in draw.inner.items()]
+    early = BAD | {"skipped"}
+    for row in golden["end"].get("task_instance", []):
+        group, _, inner = row["task_id"].partition(".")
+        if group in draw.inner and inner and row["map_index"] == -1 and row.get("state") in early:
+            if any(node.rule != "all_success" for node in draw.inner[group][0]):
+                return True
     for run in {run for run, _ in states}:
         for node in [*plan.nodes, *groups]:
             if node.rule != "all_success" and node.mapped != "xcom":
