@@ -56,17 +56,21 @@ fn check_deadline(alert: &str) -> Option<Unsupported> {
 
 fn check_timetable(dag: &SerializedDag) -> Option<Unsupported> {
     let unreadable = match Timetable::read(&dag.timetable) {
-        Ok(Timetable::PartitionedAsset) => PartitionedAssets::of(&dag.timetable).err(),
+        Ok(Timetable::PartitionedAsset) => match PartitionedAssets::of(&dag.timetable) {
+            Err(Unreadable::Class(class)) => {
+                return Some(Unsupported {
+                    what: format!("partitions through the class {class}"),
+                    hint: "use the partition mappers and windows that Airflow ships; others are Python code",
+                });
+            }
+            read => read.err(),
+        },
         Ok(_) => None,
         // A class of the user's own: Python is asked.
         Err(Unreadable::Class(class)) if !class.starts_with("airflow.timetables.") => None,
         Err(unreadable) => Some(unreadable),
     };
     match unreadable? {
-        Unreadable::Class(class) if !class.starts_with("airflow.") => Some(Unsupported {
-            what: format!("partitions through the class {class}"),
-            hint: "use the partition mappers and windows that Airflow ships; others are Python code",
-        }),
         Unreadable::Class(class) => Some(Unsupported {
             what: format!("the timetable {class}"),
             hint: "use another timetable that Airflow ships",

@@ -226,3 +226,20 @@ fn keys_that_cannot_be_mapped_are_told_in_airflows_words() {
     Refused { event: "failed to map partition_key", extra: "Could not map partition_key '2026-03-29' for asset (name='other', uri='other') in target Dag 'd'. This likely indicates that the partition mapper in the target Dag is misconfigured or does not support this partition key.\nValueError: time data '2026-03-29' does not match format '%d.%m.%Y'" }
     "#);
 }
+
+#[test]
+fn mappers_and_windows_of_ones_own_are_refused() {
+    let mut own = rolled_up();
+    let config = &mut own.timetable.var["partition_mapper_config"][0][1]["__var"];
+    config["window"]["__type"] = json!("shop.BusinessDayWindow");
+    let missing = scheduler::supported::check(&own);
+    let whats: Vec<&str> = missing
+        .iter()
+        .map(|missing| missing.what.as_str())
+        .collect();
+    assert_eq!(
+        whats,
+        ["partitions through the class shop.BusinessDayWindow"]
+    );
+    assert_eq!(scheduler::supported::check(&rolled_up()), []);
+}
