@@ -186,7 +186,10 @@ fn emulator_config(environment: &Environment) -> Result<emulator::Config, Error>
         listen: Listen {
             unix: Some(socket),
             tcp: None,
+            beyond_loopback: false,
         },
+        tokens: None,
+        python: None,
     })
 }
 

@@ -1,206 +1,146 @@
-//! The RPCs of those who call functions. What is not here answers UNIMPLEMENTED.
+//! The RPCs of those who call functions.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::time::Duration;
 
 use modal_api::{
     MAX_ASYNC_INLINE_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS_WAIT,
     wire::{
         self,
         function::{DefinitionType, FunctionType},
-        modal_client_server::ModalClient,
     },
 };
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::Status;
 
-use crate::{
-    callers::Outputs,
-    container_service::idempotency_key,
-    core::{Core, Function},
-    ids, token,
-};
+use crate::{ask::Ask, callers::Outputs, core::Function, definitions, ids, session};
 
-const IMAGE_BUILDER_VERSION: &str = "2025.06";
-/// Modal's name for the environment that has none in a request.
-const DEFAULT_ENVIRONMENT: &str = "main";
-
-pub(crate) struct CallerService {
-    core: Weak<Core>,
-    halt: CancellationToken,
+pub(crate) fn function_get(
+    ask: &Ask,
+    request: wire::FunctionGetRequest,
+) -> Result<wire::FunctionGetResponse, Status> {
+    let core = &ask.core;
+    let environment = session::environment_name(&request.environment_name);
+    let function_id = ids::function(environment, &request.app_name, &request.object_tag);
+    let inner = core.lock();
+    let Some(function) = inner.functions.get(&function_id) else {
+        let (app, tag) = (&request.app_name, &request.object_tag);
+        if let Some(found) = definitions::by_name(&inner.state.rows, environment, app, tag) {
+            return Ok(found);
+        }
+        let wire::FunctionGetRequest {
+            app_name,
+            object_tag,
+            ..
+        } = &request;
+        return Err(Status::not_found(format!(
+            "function '{object_tag}' of app '{app_name}' not found in environment '{environment}'"
+        )));
+    };
+    Ok(wire::FunctionGetResponse {
+        function_id,
+        handle_metadata: Some(handle_metadata(function)),
+        server_warnings: Vec::new(),
+        function: Some(function_data(function)),
+    })
 }
 
-impl CallerService {
-    pub(crate) fn new(core: Weak<Core>, halt: CancellationToken) -> Self {
-        Self { core, halt }
-    }
-
-    fn core(&self) -> Result<Arc<Core>, Status> {
-        self.core
-            .upgrade()
-            .ok_or_else(|| Status::unavailable("the emulator has ended"))
-    }
+pub(crate) fn function_map(
+    ask: &Ask,
+    request: wire::FunctionMapRequest,
+) -> Result<wire::FunctionMapResponse, Status> {
+    let (function_call_id, pipelined_inputs) = ask.core.map(request, &ask.key)?;
+    Ok(wire::FunctionMapResponse {
+        function_call_id,
+        pipelined_inputs,
+        retry_policy: Some(wire::FunctionRetryPolicy {
+            backoff_coefficient: 1.0,
+            initial_delay_ms: 1000,
+            max_delay_ms: 60_000,
+            retries: 0,
+        }),
+        function_call_jwt: String::new(),
+        sync_client_retries_enabled: false,
+        max_inputs_outstanding: 1000,
+    })
 }
 
-#[async_trait]
-impl ModalClient for CallerService {
-    async fn client_hello(
-        &self,
-        _: Request<()>,
-    ) -> Result<Response<wire::ClientHelloResponse>, Status> {
-        self.core()?;
-        Ok(Response::new(wire::ClientHelloResponse {
-            image_builder_version: IMAGE_BUILDER_VERSION.to_owned(),
-            ..Default::default()
-        }))
-    }
+pub(crate) fn function_put_inputs(
+    ask: &Ask,
+    request: wire::FunctionPutInputsRequest,
+) -> Result<wire::FunctionPutInputsResponse, Status> {
+    let inputs = ask.core.put_inputs(request, &ask.key)?;
+    Ok(wire::FunctionPutInputsResponse { inputs })
+}
 
-    async fn auth_token_get(
-        &self,
-        _: Request<wire::AuthTokenGetRequest>,
-    ) -> Result<Response<wire::AuthTokenGetResponse>, Status> {
-        let token = token::unsigned(self.core()?.clock.now());
-        Ok(Response::new(wire::AuthTokenGetResponse { token }))
-    }
-
-    async fn environment_get_or_create(
-        &self,
-        request: Request<wire::EnvironmentGetOrCreateRequest>,
-    ) -> Result<Response<wire::EnvironmentGetOrCreateResponse>, Status> {
-        self.core()?;
-        let name = environment_name(&request.get_ref().deployment_name);
-        let settings = wire::EnvironmentSettings {
-            image_builder_version: IMAGE_BUILDER_VERSION.to_owned(),
-            webhook_suffix: String::new(),
+pub(crate) async fn function_get_outputs(
+    ask: &Ask,
+    request: wire::FunctionGetOutputsRequest,
+) -> Result<wire::FunctionGetOutputsResponse, Status> {
+    let core = &ask.core;
+    let hold = Duration::try_from_secs_f32(request.timeout)
+        .unwrap_or_default()
+        .min(MAX_OUTPUTS_WAIT);
+    let end = Instant::now() + hold;
+    loop {
+        let (bell, pending) = match core.outputs(&request) {
+            Outputs::Ready(answer) => return Ok(answer),
+            Outputs::Wait(bell, pending) => (bell, pending),
         };
-        Ok(Response::new(wire::EnvironmentGetOrCreateResponse {
-            environment_id: ids::environment(name),
-            metadata: Some(wire::EnvironmentMetadata {
-                name: name.to_owned(),
-                settings: Some(settings),
-            }),
-        }))
-    }
-
-    async fn function_get(
-        &self,
-        request: Request<wire::FunctionGetRequest>,
-    ) -> Result<Response<wire::FunctionGetResponse>, Status> {
-        let core = self.core()?;
-        let request = request.into_inner();
-        let environment = environment_name(&request.environment_name);
-        let function_id = ids::function(environment, &request.app_name, &request.object_tag);
-        let inner = core.lock();
-        let Some(function) = inner.functions.get(&function_id) else {
-            let wire::FunctionGetRequest {
-                app_name,
-                object_tag,
-                ..
-            } = &request;
-            return Err(Status::not_found(format!(
-                "function '{object_tag}' of app '{app_name}' not found in environment '{environment}'"
-            )));
-        };
-        Ok(Response::new(wire::FunctionGetResponse {
-            function_id,
-            handle_metadata: Some(handle_metadata(function)),
-            server_warnings: Vec::new(),
-            function: Some(function_data(function)),
-        }))
-    }
-
-    async fn function_map(
-        &self,
-        request: Request<wire::FunctionMapRequest>,
-    ) -> Result<Response<wire::FunctionMapResponse>, Status> {
-        let key = idempotency_key(&request);
-        let (function_call_id, pipelined_inputs) = self.core()?.map(request.into_inner(), &key)?;
-        Ok(Response::new(wire::FunctionMapResponse {
-            function_call_id,
-            pipelined_inputs,
-            retry_policy: Some(wire::FunctionRetryPolicy {
-                backoff_coefficient: 1.0,
-                initial_delay_ms: 1000,
-                max_delay_ms: 60_000,
-                retries: 0,
-            }),
-            function_call_jwt: String::new(),
-            sync_client_retries_enabled: false,
-            max_inputs_outstanding: 1000,
-        }))
-    }
-
-    async fn function_put_inputs(
-        &self,
-        request: Request<wire::FunctionPutInputsRequest>,
-    ) -> Result<Response<wire::FunctionPutInputsResponse>, Status> {
-        let key = idempotency_key(&request);
-        let inputs = self.core()?.put_inputs(request.into_inner(), &key)?;
-        Ok(Response::new(wire::FunctionPutInputsResponse { inputs }))
-    }
-
-    async fn function_get_outputs(
-        &self,
-        request: Request<wire::FunctionGetOutputsRequest>,
-    ) -> Result<Response<wire::FunctionGetOutputsResponse>, Status> {
-        let request = request.into_inner();
-        let core = self.core()?;
-        let hold = Duration::try_from_secs_f32(request.timeout)
-            .unwrap_or_default()
-            .min(MAX_OUTPUTS_WAIT);
-        let end = Instant::now() + hold;
-        loop {
-            let (bell, pending) = match core.outputs(&request) {
-                Outputs::Ready(answer) => return Ok(Response::new(answer)),
-                Outputs::Wait(bell, pending) => (bell, pending),
-            };
-            let mut ring = std::pin::pin!(bell.notified());
-            ring.as_mut().enable();
-            // Looked at once more, because the bell may have rung before it was listened to.
-            if let Outputs::Ready(answer) = core.outputs(&request) {
-                return Ok(Response::new(answer));
-            }
-            if Instant::now() >= end || self.halt.is_cancelled() {
-                return Ok(Response::new(pending));
-            }
-            tokio::select! {
-                () = ring => {}
-                () = tokio::time::sleep_until(end) => {}
-                () = self.halt.cancelled() => {}
-            }
+        let mut ring = std::pin::pin!(bell.notified());
+        ring.as_mut().enable();
+        // Looked at once more, because the bell may have rung before it was listened to.
+        if let Outputs::Ready(answer) = core.outputs(&request) {
+            return Ok(answer);
+        }
+        if Instant::now() >= end || ask.halt.is_cancelled() {
+            return Ok(pending);
+        }
+        tokio::select! {
+            () = ring => {}
+            () = tokio::time::sleep_until(end) => {}
+            () = ask.halt.cancelled() => {}
         }
     }
+}
 
-    async fn function_call_cancel(
-        &self,
-        request: Request<wire::FunctionCallCancelRequest>,
-    ) -> Result<Response<()>, Status> {
-        let request = request.into_inner();
-        self.core()?
-            .cancel(&request.function_call_id, request.terminate_containers)?;
-        Ok(Response::new(()))
-    }
-
-    async fn function_call_fetch(
-        &self,
-        request: Request<wire::FunctionCallFetchRequest>,
-    ) -> Result<Response<wire::FunctionCallFetchResponse>, Status> {
-        let function_call_inputs = self.core()?.fetch(&request.into_inner());
-        Ok(Response::new(wire::FunctionCallFetchResponse {
-            function_call_inputs,
-        }))
+/// A call's inputs are counted as they come: nothing waits for this word.
+pub(crate) fn function_finish_inputs(
+    ask: &Ask,
+    request: wire::FunctionFinishInputsRequest,
+) -> Result<(), Status> {
+    let is_there = ask
+        .core
+        .lock()
+        .state
+        .calls
+        .contains_key(&request.function_call_id);
+    if is_there {
+        Ok(())
+    } else {
+        Err(Status::not_found(format!(
+            "function call {} not found",
+            request.function_call_id
+        )))
     }
 }
 
-pub(crate) fn environment_name(name: &str) -> &str {
-    if name.is_empty() {
-        DEFAULT_ENVIRONMENT
-    } else {
-        name
-    }
+pub(crate) fn function_call_cancel(
+    ask: &Ask,
+    request: wire::FunctionCallCancelRequest,
+) -> Result<(), Status> {
+    ask.core
+        .cancel(&request.function_call_id, request.terminate_containers)?;
+    Ok(())
+}
+
+pub(crate) fn function_call_fetch(
+    ask: &Ask,
+    request: wire::FunctionCallFetchRequest,
+) -> Result<wire::FunctionCallFetchResponse, Status> {
+    let function_call_inputs = ask.core.fetch(&request);
+    Ok(wire::FunctionCallFetchResponse {
+        function_call_inputs,
+    })
 }
 
 const FORMATS: [i32; 2] = [
@@ -222,7 +162,8 @@ fn handle_metadata(function: &Function) -> wire::FunctionHandleMetadata {
         max_async_object_size_bytes: Some(MAX_ASYNC_INLINE_BYTES),
         supported_input_formats: FORMATS.to_vec(),
         supported_output_formats: FORMATS.to_vec(),
-        app_id: ids::app(environment_name(&spec.environment), &spec.app_name),
+        app_id: ids::app(session::environment_name(&spec.environment), &spec.app_name),
+        ..Default::default()
     }
 }
 
@@ -240,6 +181,7 @@ fn function_data(function: &Function) -> wire::FunctionData {
         task_idle_timeout_secs: seconds(spec.scaledown_window),
         app_name: spec.app_name.clone(),
         max_concurrent_inputs: count(spec.max_concurrent_inputs),
+        ..Default::default()
     };
     wire::FunctionData {
         module_name: definition.module_name.clone(),
@@ -252,5 +194,6 @@ fn function_data(function: &Function) -> wire::FunctionData {
         }],
         supported_input_formats: FORMATS.to_vec(),
         supported_output_formats: FORMATS.to_vec(),
+        ..Default::default()
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tonic::Status;
 
 use crate::{
+    blobs::BlobRow,
     core::{Core, Ending, Inner},
     ids,
     record::{CallCreated, CancelRequested, Event, InputsAdded, NewInput},
@@ -269,7 +270,9 @@ fn check_inputs(
             }
             Some(ArgsOneof::Args(_)) => {}
             Some(ArgsOneof::ArgsBlobId(id)) => {
-                return Err(Status::not_found(format!("blob {id} not found")));
+                if !inner.state.rows.has::<BlobRow>(id) {
+                    return Err(Status::not_found(format!("blob {id} not found")));
+                }
             }
             None => return Err(Status::invalid_argument("an input without arguments")),
         }

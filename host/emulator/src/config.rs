@@ -9,13 +9,32 @@ pub struct Config {
     /// Holds one socket for each container. The path of a unix socket has at most 107 bytes: keep it short. Survives with `state_dir`.
     pub socket_dir: PathBuf,
     pub listen: Listen,
+    /// What callers over TCP have to show; none: any token will do.
+    pub tokens: Option<Tokens>,
+    /// A Python with the `modal` package, to run functions that are deployed over the API; none: these are refused.
+    pub python: Option<PathBuf>,
 }
 
-/// Where callers connect. At least one of the two; TCP only on loopback, because nobody is asked for a token.
+/// Where callers connect. At least one of the two.
 #[derive(Debug, Clone, Default)]
 pub struct Listen {
     pub unix: Option<PathBuf>,
     pub tcp: Option<SocketAddr>,
+    /// Lets `tcp` be an address that other machines reach. Whoever has the token runs code here.
+    pub beyond_loopback: bool,
+}
+
+/// The two halves of Modal's token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tokens {
+    pub id: String,
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Tokens({})", self.id)
+    }
 }
 
 /// A deployed function: how to start a container for it, and how many of what.
@@ -46,6 +65,33 @@ pub struct FunctionSpec {
     pub startup_timeout: Duration,
     /// An idle container is asked to leave after this time.
     pub scaledown_window: Duration,
+    /// How often a failed input is tried again.
+    pub retries: Retries,
+    /// Each container works on one input and leaves.
+    pub single_use: bool,
+}
+
+/// When a failed input is tried again. The default: never.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Retries {
+    pub count: u32,
+    pub initial_delay: Duration,
+    pub backoff: f32,
+    pub max_delay: Duration,
+}
+
+impl Retries {
+    /// The pause after a try, the first of which has the number 0.
+    #[must_use]
+    pub fn delay_after(&self, tries: u32) -> Duration {
+        let factor = self
+            .backoff
+            .max(1.0)
+            .powi(i32::try_from(tries).unwrap_or(i32::MAX));
+        Duration::try_from_secs_f32(self.initial_delay.as_secs_f32() * factor)
+            .unwrap_or(self.max_delay)
+            .min(self.max_delay)
+    }
 }
 
 impl FunctionSpec {
@@ -73,6 +119,8 @@ impl FunctionSpec {
             timeout: Duration::from_secs(300),
             startup_timeout: Duration::from_secs(60),
             scaledown_window: Duration::from_secs(60),
+            retries: Retries::default(),
+            single_use: false,
         }
     }
 }

@@ -1,168 +1,144 @@
 //! The RPCs of one container. Which container it is follows from the socket that the call came through.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use modal_api::wire::{self, modal_client_server::ModalClient};
+use modal_api::wire;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::Status;
 
-use crate::{callers::not_written, clock::until, core::Core, dispatch::Take};
+use crate::{ask::Ask, callers::not_written, clock::until, core::Core, dispatch::Take};
 
 /// A poll is answered after this time at the latest, so that a dead peer is noticed.
 const HOLD: Duration = Duration::from_secs(10);
 /// The official client gives a heartbeat 10.1 s.
 const HEARTBEAT_HOLD: Duration = Duration::from_millis(9500);
 
-pub(crate) struct ContainerService {
-    core: Weak<Core>,
-    task_id: String,
-    halt: CancellationToken,
+pub(crate) fn hello(ask: &Ask, (): ()) -> Result<(), Status> {
+    let task_id = task_id(ask)?;
+    tracing::debug!(task_id, "container says hello");
+    ask.core
+        .bells(task_id)
+        .map(|_| ())
+        .ok_or_else(|| unknown(task_id))
 }
 
-impl ContainerService {
-    pub(crate) fn new(core: Weak<Core>, task_id: String, halt: CancellationToken) -> Self {
-        Self {
-            core,
-            task_id,
-            halt,
+pub(crate) async fn heartbeat(
+    ask: &Ask,
+    _: wire::ContainerHeartbeatRequest,
+) -> Result<wire::ContainerHeartbeatResponse, Status> {
+    let task_id = task_id(ask)?;
+    let bell = ask
+        .core
+        .bells(task_id)
+        .ok_or_else(|| unknown(task_id))?
+        .cancel;
+    let end = Instant::now() + HEARTBEAT_HOLD;
+    loop {
+        // Registered before looking, so that a ring in between is heard.
+        let mut ring = std::pin::pin!(bell.notified());
+        ring.as_mut().enable();
+        let cancel_input_event = ask.core.cancellations(task_id, &ask.key);
+        if cancel_input_event.is_some() || Instant::now() >= end || ask.halt.is_cancelled() {
+            return Ok(wire::ContainerHeartbeatResponse { cancel_input_event });
+        }
+        tokio::select! {
+            () = ring => {}
+            () = tokio::time::sleep_until(end) => {}
+            () = ask.halt.cancelled() => {}
         }
     }
-
-    fn core(&self) -> Result<Arc<Core>, Status> {
-        self.core
-            .upgrade()
-            .ok_or_else(|| Status::unavailable("the emulator has ended"))
-    }
-
-    fn unknown(&self) -> Status {
-        Status::not_found(format!("container {} is not known", self.task_id))
-    }
 }
 
-pub(crate) fn idempotency_key<T>(request: &Request<T>) -> String {
-    request
-        .metadata()
-        .get(wire::IDEMPOTENCY_KEY)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned()
-}
-
-#[async_trait]
-impl ModalClient for ContainerService {
-    async fn container_hello(&self, _: Request<()>) -> Result<Response<()>, Status> {
-        tracing::debug!(task_id = self.task_id, "container says hello");
-        self.core()?
-            .bells(&self.task_id)
-            .map(|_| Response::new(()))
-            .ok_or_else(|| self.unknown())
-    }
-
-    async fn container_heartbeat(
-        &self,
-        request: Request<wire::ContainerHeartbeatRequest>,
-    ) -> Result<Response<wire::ContainerHeartbeatResponse>, Status> {
-        let core = self.core()?;
-        let key = idempotency_key(&request);
-        let bell = core
-            .bells(&self.task_id)
-            .ok_or_else(|| self.unknown())?
-            .cancel;
-        let end = Instant::now() + HEARTBEAT_HOLD;
-        loop {
-            // Registered before looking, so that a ring in between is heard.
-            let mut ring = std::pin::pin!(bell.notified());
-            ring.as_mut().enable();
-            let cancel_input_event = core.cancellations(&self.task_id, &key);
-            if cancel_input_event.is_some() || Instant::now() >= end || self.halt.is_cancelled() {
-                return Ok(Response::new(wire::ContainerHeartbeatResponse {
-                    cancel_input_event,
-                }));
+pub(crate) async fn get_inputs(
+    ask: &Ask,
+    request: wire::FunctionGetInputsRequest,
+) -> Result<wire::FunctionGetInputsResponse, Status> {
+    let task_id = task_id(ask)?;
+    let core = &ask.core;
+    let batch = usize::try_from(request.batch_max_size).unwrap_or(1).max(1);
+    let bell = core.bells(task_id).ok_or_else(|| unknown(task_id))?.work;
+    let end = Instant::now() + HOLD;
+    let _poll = Poll::begin(core.clone(), task_id);
+    loop {
+        let mut ring = std::pin::pin!(bell.notified());
+        ring.as_mut().enable();
+        let idle_end = match core
+            .take_inputs(task_id, &ask.key, batch)
+            .map_err(not_written)?
+        {
+            Take::Unknown => return Err(unknown(task_id)),
+            Take::Leave => {
+                return Ok(inputs(vec![wire::FunctionGetInputsItem {
+                    kill_switch: true,
+                    ..Default::default()
+                }]));
             }
-            tokio::select! {
-                () = ring => {}
-                () = tokio::time::sleep_until(end) => {}
-                () = self.halt.cancelled() => {}
+            Take::Inputs(ids) => return Ok(inputs(core.input_items(&ids))),
+            Take::Wait { until: moment } => {
+                Instant::now() + until(moment, core.clock.now()).min(HOLD)
             }
+        };
+        if Instant::now() >= end || ask.halt.is_cancelled() {
+            return Ok(inputs(Vec::new()));
+        }
+        tokio::select! {
+            () = ring => {}
+            () = tokio::time::sleep_until(end.min(idle_end)) => {}
+            () = ask.halt.cancelled() => {}
         }
     }
-
-    async fn function_get_inputs(
-        &self,
-        request: Request<wire::FunctionGetInputsRequest>,
-    ) -> Result<Response<wire::FunctionGetInputsResponse>, Status> {
-        let core = self.core()?;
-        let key = idempotency_key(&request);
-        let batch = usize::try_from(request.get_ref().batch_max_size)
-            .unwrap_or(1)
-            .max(1);
-        let bell = core
-            .bells(&self.task_id)
-            .ok_or_else(|| self.unknown())?
-            .work;
-        let end = Instant::now() + HOLD;
-        let _poll = Poll::begin(core.clone(), &self.task_id);
-        loop {
-            let mut ring = std::pin::pin!(bell.notified());
-            ring.as_mut().enable();
-            let idle_end = match core
-                .take_inputs(&self.task_id, &key, batch)
-                .map_err(not_written)?
-            {
-                Take::Unknown => return Err(self.unknown()),
-                Take::Leave => {
-                    return Ok(inputs(vec![wire::FunctionGetInputsItem {
-                        kill_switch: true,
-                        ..Default::default()
-                    }]));
-                }
-                Take::Inputs(ids) => return Ok(inputs(core.input_items(&ids))),
-                Take::Wait { until: moment } => {
-                    Instant::now() + until(moment, core.clock.now()).min(HOLD)
-                }
-            };
-            if Instant::now() >= end || self.halt.is_cancelled() {
-                return Ok(inputs(Vec::new()));
-            }
-            tokio::select! {
-                () = ring => {}
-                () = tokio::time::sleep_until(end.min(idle_end)) => {}
-                () = self.halt.cancelled() => {}
-            }
-        }
-    }
-
-    async fn function_put_outputs(
-        &self,
-        request: Request<wire::FunctionPutOutputsRequest>,
-    ) -> Result<Response<()>, Status> {
-        self.core()?
-            .put_outputs(&self.task_id, request.into_inner().outputs)
-            .map_err(not_written)?;
-        Ok(Response::new(()))
-    }
-
-    async fn task_result(
-        &self,
-        request: Request<wire::TaskResultRequest>,
-    ) -> Result<Response<()>, Status> {
-        self.core()?.task_result(
-            &self.task_id,
-            request.into_inner().result.unwrap_or_default(),
-        );
-        Ok(Response::new(()))
-    }
 }
 
-fn inputs(inputs: Vec<wire::FunctionGetInputsItem>) -> Response<wire::FunctionGetInputsResponse> {
-    Response::new(wire::FunctionGetInputsResponse {
+pub(crate) fn put_outputs(
+    ask: &Ask,
+    request: wire::FunctionPutOutputsRequest,
+) -> Result<(), Status> {
+    let task_id = task_id(ask)?;
+    // What was printed before the result is in the log when the result is there.
+    ask.core.pump_logs(task_id, true);
+    ask.core
+        .put_outputs(task_id, request.outputs)
+        .map_err(not_written)
+}
+
+/// As many inputs at once as the function allows while there is a queue, else as many as it likes.
+pub(crate) fn dynamic_concurrency(
+    ask: &Ask,
+    request: wire::FunctionGetDynamicConcurrencyRequest,
+) -> Result<wire::FunctionGetDynamicConcurrencyResponse, Status> {
+    task_id(ask)?;
+    let inner = ask.core.lock();
+    let waiting = inner.state.queues.get(&request.function_id);
+    let concurrency = if waiting.is_some_and(|queue| !queue.is_empty()) {
+        request.max_concurrency
+    } else {
+        request.target_concurrency
+    };
+    Ok(wire::FunctionGetDynamicConcurrencyResponse { concurrency })
+}
+
+pub(crate) fn task_result(ask: &Ask, request: wire::TaskResultRequest) -> Result<(), Status> {
+    ask.core
+        .task_result(task_id(ask)?, request.result.unwrap_or_default());
+    Ok(())
+}
+
+/// The container that asks; callers are refused.
+fn task_id(ask: &Ask) -> Result<&str, Status> {
+    ask.task_id.as_deref().ok_or_else(|| {
+        Status::permission_denied("only containers ask this, each at its own socket")
+    })
+}
+
+fn unknown(task_id: &str) -> Status {
+    Status::not_found(format!("container {task_id} is not known"))
+}
+
+fn inputs(inputs: Vec<wire::FunctionGetInputsItem>) -> wire::FunctionGetInputsResponse {
+    wire::FunctionGetInputsResponse {
         inputs,
         rate_limit_sleep_duration: 0.0,
-    })
+    }
 }
 
 /// Counts a request that waits, also when the peer goes away in the middle of it.

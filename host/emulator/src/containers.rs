@@ -85,9 +85,14 @@ impl Core {
                 live.cancellations.retain(|(id, _)| *id != input_id);
                 live.overdue.retain(|id| *id != input_id);
             }
-            let is_here = match inner.state.inputs.get(&input_id).map(|input| &input.phase) {
-                Some(Phase::Running { task_id: at, .. }) => at == task_id,
-                Some(Phase::Waiting { .. } | Phase::Ended(_)) | None => false,
+            let is_here = match inner.state.inputs.get(&input_id) {
+                Some(input) => match &input.phase {
+                    Phase::Running { task_id: at, .. } => {
+                        at == task_id && input.retry_count == item.retry_count
+                    }
+                    Phase::Waiting { .. } | Phase::Ended(_) => false,
+                },
+                None => false,
             };
             if !is_here {
                 tracing::debug!(
@@ -139,7 +144,7 @@ fn input_item(inner: &Inner, input_id: &str) -> Option<FunctionGetInputsItem> {
         kill_switch: false,
         function_call_id: input.function_call_id.clone(),
         function_call_invocation_type: call.invocation_type,
-        retry_count: 0,
+        retry_count: input.retry_count,
         function_map_idx: Some(input.idx),
     })
 }

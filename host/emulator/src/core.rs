@@ -7,19 +7,25 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use modal_api::wire::{DataFormat, GenericResult, generic_result::GenericStatus};
 use nix::fcntl::Flock;
 use tokio::sync::{Notify, mpsc};
+use tonic::Status;
 
 use crate::{
     clock::Clock,
-    config::FunctionSpec,
+    config::{FunctionSpec, Tokens},
+    contents::Contents,
+    deployed::{Deployed, Python},
     journal::Journal,
-    record::{Event, InputEnded},
+    logs::Logs,
+    record::{Event, InputEnded, InputRetried},
+    schedules::Schedule,
     state::{Phase, State},
 };
 
@@ -31,6 +37,22 @@ pub(crate) struct Core {
     pub(crate) orders: mpsc::UnboundedSender<Order>,
     /// Rung when something is due earlier than housekeeping thinks.
     pub(crate) alarm: Notify,
+    /// Rung when rows have changed that somebody may wait for.
+    pub(crate) rows_bell: Notify,
+    /// What callers over TCP have to show.
+    pub(crate) tokens: Option<Tokens>,
+    /// What runs functions that come over the API; none: they are refused.
+    pub(crate) python: Option<Python>,
+    /// Rung when there are log lines to read, or an app has ended.
+    pub(crate) logs_bell: Notify,
+    pub(crate) logs: Logs,
+    pub(crate) started_at: f64,
+    state_dir: PathBuf,
+    pub(crate) contents: Contents,
+    /// What addresses of files begin with.
+    pub(crate) word: String,
+    /// Where callers connect over TCP; set once it is known.
+    pub(crate) tcp: OnceLock<SocketAddr>,
     _lock: Flock<File>,
 }
 
@@ -45,7 +67,23 @@ pub(crate) struct Inner {
     pub(crate) next_look: f64,
     /// The kernel's count of memory kills, as seen at the last two looks.
     pub(crate) oom_kills: [u64; 2],
+    /// When old rows and files are looked for next.
+    pub(crate) clean_at: f64,
     pub(crate) stopping: bool,
+    /// When somebody last spoke of an ephemeral object.
+    pub(crate) heard_of: HashMap<String, f64>,
+}
+
+/// Where things are on this machine.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) state_dir: PathBuf,
+    pub(crate) socket_dir: PathBuf,
+    pub(crate) contents: Contents,
+    pub(crate) logs: Logs,
+    pub(crate) python: Option<Python>,
+    pub(crate) word: String,
+    pub(crate) lock: Flock<File>,
 }
 
 /// A deployed function.
@@ -59,6 +97,9 @@ pub(crate) struct Function {
     pub(crate) not_before: f64,
     /// False after a crash loop, until a container has come up: idle ones are not started over and over.
     pub(crate) keeps_warm: bool,
+    /// One that came over the API; none: one from this process.
+    pub(crate) deployed: Option<Arc<Deployed>>,
+    pub(crate) schedule: Option<Schedule>,
 }
 
 /// The part of a container that a restart forgets.
@@ -69,6 +110,8 @@ pub(crate) struct Live {
     /// Rung when there is a cancellation to tell.
     pub(crate) cancel_bell: Arc<Notify>,
     pub(crate) started_at: f64,
+    /// It takes one input only, and has had it.
+    pub(crate) is_spent: bool,
     /// It has asked for inputs at least once.
     pub(crate) has_asked: bool,
     pub(crate) last_poll: f64,
@@ -97,6 +140,7 @@ impl Live {
             work_bell: Arc::default(),
             cancel_bell: Arc::default(),
             started_at: now,
+            is_spent: false,
             has_asked: false,
             last_poll: now,
             polls: 0,
@@ -151,22 +195,93 @@ impl Core {
     pub(crate) fn new(
         inner: Inner,
         clock: Clock,
-        socket_dir: PathBuf,
+        places: Places,
         orders: mpsc::UnboundedSender<Order>,
-        lock: Flock<File>,
+        tokens: Option<Tokens>,
     ) -> Self {
+        let Places {
+            state_dir,
+            socket_dir,
+            contents,
+            logs,
+            python,
+            word,
+            lock,
+        } = places;
         Self {
             inner: Mutex::new(inner),
             clock,
             socket_dir,
             orders,
+            state_dir,
+            contents,
+            logs,
+            logs_bell: Notify::new(),
+            python,
+            word,
+            tcp: OnceLock::new(),
             alarm: Notify::new(),
+            rows_bell: Notify::new(),
+            tokens,
+            started_at: clock.now(),
             _lock: lock,
         }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of a file for HTTP clients.
+    pub(crate) fn url(&self, path: &str) -> Result<String, Status> {
+        let mut address = *self.tcp.get().ok_or_else(|| {
+            Status::failed_precondition(
+                "files go over HTTP, and this emulator listens on a unix socket alone; hint: give it a TCP address",
+            )
+        })?;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        Ok(format!("http://{address}/{}/{path}", self.word))
+    }
+
+    pub(crate) fn blob_path(&self, blob_id: &str) -> PathBuf {
+        self.state_dir.join("blobs").join(blob_id)
+    }
+
+    pub(crate) fn volumes_dir(&self) -> PathBuf {
+        self.state_dir.join("volumes")
+    }
+
+    pub(crate) fn volume_dir(&self, volume_id: &str) -> PathBuf {
+        self.volumes_dir().join(volume_id)
+    }
+
+    /// Files of a definition, as containers see them.
+    pub(crate) fn ground_dir(&self, definition_id: &str) -> PathBuf {
+        self.state_dir.join("grounds").join(definition_id)
+    }
+
+    /// Where a container's own root is mounted.
+    pub(crate) fn root_dir(&self, task_id: &str) -> PathBuf {
+        self.state_dir.join("roots").join(task_id)
+    }
+
+    pub(crate) fn arguments_path(&self, task_id: &str) -> PathBuf {
+        self.scratch_dir().join(task_id)
+    }
+
+    /// Makes a container's paths.
+    pub(crate) fn script_path(&self, task_id: &str) -> PathBuf {
+        self.scratch_dir().join(format!("{task_id}.sh"))
+    }
+
+    pub(crate) fn scratch_dir(&self) -> PathBuf {
+        self.state_dir.join("containers")
+    }
+
+    pub(crate) fn output_dir(&self) -> PathBuf {
+        self.state_dir.join("output")
     }
 
     /// Short, because a unix socket's path is; 12 of 62 letters do not meet twice.
@@ -223,27 +338,27 @@ impl Inner {
 
     /// Ends a waiting or running input.
     pub(crate) fn end_input(&mut self, input_id: &str, ending: Ending, now: f64) -> io::Result<()> {
-        let Some(event) = self.ended(input_id, ending, now) else {
+        let Some((event, task_id)) = self.conclusion(input_id, ending, now) else {
             return Ok(());
         };
-        let task_id = event.task_id.clone();
-        self.commit(Event::InputEnded(event))?;
+        self.commit(event)?;
         self.rest(&task_id, now);
         Ok(())
     }
 
     /// Ends an input for a reason that stands whether or not it can be written down.
     pub(crate) fn note_ended(&mut self, input_id: &str, ending: Ending, now: f64) {
-        let Some(event) = self.ended(input_id, ending, now) else {
+        let Some((event, task_id)) = self.conclusion(input_id, ending, now) else {
             return;
         };
-        let task_id = event.task_id.clone();
-        self.note(Event::InputEnded(event));
+        self.note(event);
         self.rest(&task_id, now);
     }
 
-    fn ended(&self, input_id: &str, ending: Ending, now: f64) -> Option<InputEnded> {
-        let (task_id, known_start) = match &self.state.inputs.get(input_id)?.phase {
+    /// What becomes of an input whose try has ended so, and the container that it was in: the next try, or the end.
+    fn conclusion(&self, input_id: &str, ending: Ending, now: f64) -> Option<(Event, String)> {
+        let input = self.state.inputs.get(input_id)?;
+        let (task_id, known_start) = match &input.phase {
             Phase::Ended(_) => return None,
             Phase::Waiting { .. } => (String::new(), 0.0),
             Phase::Running {
@@ -252,7 +367,30 @@ impl Inner {
                 ..
             } => (task_id.clone(), *started_at),
         };
-        Some(InputEnded {
+        let is_cancelled = matches!(
+            input.phase,
+            Phase::Running {
+                cancelled: true,
+                ..
+            }
+        );
+        let call = self.state.calls.get(&input.function_call_id)?;
+        let function = self.functions.get(&call.function_id);
+        if let Some(retries) = function.map(|function| &function.spec.retries)
+            && input.retry_count < retries.count
+            && is_worth_a_retry(ending.result.status())
+            && !task_id.is_empty()
+            && !is_cancelled
+        {
+            let event = InputRetried {
+                input_id: input_id.to_owned(),
+                retry_count: input.retry_count + 1,
+                not_before: now + retries.delay_after(input.retry_count).as_secs_f64(),
+            };
+            return Some((Event::InputRetried(event), task_id));
+        }
+        let container = task_id.clone();
+        let event = InputEnded {
             input_id: input_id.to_owned(),
             result: Some(ending.result),
             data_format: ending.data_format.into(),
@@ -263,7 +401,8 @@ impl Inner {
                 known_start
             },
             ended_at: now,
-        })
+        };
+        Some((Event::InputEnded(event), container))
     }
 
     fn rest(&mut self, task_id: &str, now: f64) {
@@ -275,5 +414,22 @@ impl Inner {
         if let Some(live) = self.live.get_mut(task_id).filter(|_| is_idle) {
             live.idle_since = now;
         }
+    }
+}
+
+/// The function's own fault, or bad luck: not what somebody wanted, and not what would be the same again.
+fn is_worth_a_retry(status: GenericStatus) -> bool {
+    match status {
+        GenericStatus::Failure
+        | GenericStatus::Timeout
+        | GenericStatus::InternalFailure
+        | GenericStatus::MemoryManagerEviction
+        | GenericStatus::MemoryThrashingEviction
+        | GenericStatus::KernelOomKill => true,
+        GenericStatus::Unspecified
+        | GenericStatus::Success
+        | GenericStatus::Terminated
+        | GenericStatus::InitFailure
+        | GenericStatus::IdleTimeout => false,
     }
 }

@@ -3,6 +3,8 @@
 
 use std::cmp::Reverse;
 
+use modal_api::wire::FileDescriptor;
+
 use crate::{
     core::{Core, Function, Inner, Live, Order},
     housekeeping::ROUND,
@@ -33,6 +35,9 @@ impl Core {
     pub(crate) fn dispatch(&self, inner: &mut Inner, function_id: &str) {
         use std::os::unix::ffi::OsStringExt;
         let now = self.clock.now();
+        if let Some(moment) = inner.state.release_delayed(now) {
+            self.look_at(inner, moment);
+        }
         let Inner {
             state,
             functions,
@@ -55,7 +60,9 @@ impl Core {
                 container.function_id == function_id && container.spec_hash == function.spec_hash
             })
             .filter_map(|(id, container)| live.get(id).map(|live| (container, live)))
-            .filter(|(_, live)| !live.is_leaving())
+            .filter(|(container, live)| {
+                !live.is_leaving() && (!live.is_spent || !container.running.is_empty())
+            })
             .collect();
         let count = staying.len();
         // The fullest first, those at our door before those on their way: so the others become idle and leave.
@@ -68,7 +75,7 @@ impl Core {
             }
             let room = container.capacity.saturating_sub(container.running.len());
             let is_silent = live.polls == 0 && now - live.last_poll > SILENCE;
-            if room > 0 && !is_silent && live.overdue.is_empty() {
+            if room > 0 && !live.is_spent && !is_silent && live.overdue.is_empty() {
                 live.work_bell.notify_waiters();
                 left = left.saturating_sub(room);
             }
@@ -95,12 +102,18 @@ impl Core {
         for _ in 0..more {
             let task_id = ids::task();
             let Some(Function {
-                spec, spec_hash, ..
+                spec,
+                spec_hash,
+                deployed,
+                ..
             }) = inner.functions.get(function_id)
             else {
                 return;
             };
-            let log_path = spec.log_dir.join(format!("{task_id}.log"));
+            let log_path = match deployed {
+                None => spec.log_dir.join(format!("{task_id}.log")),
+                Some(_) => self.logs.output(&task_id, FileDescriptor::Stderr),
+            };
             let event = Event::ContainerStarting(ContainerStarting {
                 task_id: task_id.clone(),
                 function_id: function_id.to_owned(),
@@ -170,7 +183,7 @@ impl Core {
             live.delivered = Some((key.to_owned(), ids.clone()));
             return Ok(Take::Inputs(ids));
         }
-        if live.is_leaving() {
+        if live.is_leaving() || live.is_spent {
             return Ok(Take::Leave);
         }
         let function_id = container.function_id.clone();
@@ -185,6 +198,7 @@ impl Core {
             .min(batch);
         let is_idle = container.running.is_empty();
         let timeout = function.spec.timeout.as_secs_f64();
+        let single_use = function.spec.single_use;
         let idle_until = live.idle_since + function.spec.scaledown_window.as_secs_f64();
         let is_kept_warm = || {
             inner
@@ -235,6 +249,7 @@ impl Core {
         }
         if let Some(live) = inner.live.get_mut(task_id) {
             live.delivered = Some((key.to_owned(), ids.clone()));
+            live.is_spent = single_use;
         }
         self.look_at(inner, deadline);
         Ok(Take::Inputs(ids))

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use modal_api::{MAX_MESSAGE_BYTES, wire::modal_client_server::ModalClientServer};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::Signal,
@@ -26,13 +25,18 @@ use tonic::transport::Server;
 
 use crate::{
     Config, Error, FunctionSpec, Listen, MAX_SOCKET_PATH, Stop,
-    caller_service::{CallerService, environment_name},
+    apps::AppRow,
     clock::Clock,
-    core::{Core, Function, Inner, Live, Order, socket_path},
+    contents::Contents,
+    core::{Core, Function, Inner, Live, Order, Places, socket_path},
     fates::Exit,
-    housekeeping, ids,
+    front, housekeeping, ids,
     journal::{self, Journal},
-    lifecycle, process,
+    lifecycle,
+    logs::Logs,
+    process, python,
+    rows::{Change, Row, Table},
+    session::{self, environment_name},
     state::{Phase, ProcessKey, State},
 };
 
@@ -58,26 +62,46 @@ impl Emulator {
         check_socket_path(&socket_path(&config.socket_dir, &ids::task()))?;
         let lock = lock(&config.state_dir)?;
 
+        let python = match &config.python {
+            None => None,
+            Some(path) => Some(python::look_at(path).await?),
+        };
         let clock = Clock::start();
         let path = config.state_dir.join("journal");
         let state = recover(&path, clock.now())?;
         let journal =
             Journal::create(&path, state.events().into_iter()).map_err(Error::file(&path))?;
         let (orders, received) = mpsc::unbounded_channel();
-        let inner = Inner {
+        let mut inner = Inner {
             state,
             journal,
             functions: Default::default(),
             live: Default::default(),
             next_look: f64::MAX,
             oom_kills: [process::kernel_oom_kills(); 2],
+            clean_at: 0.0,
             stopping: false,
+            heard_of: Default::default(),
         };
-        let core = Arc::new(Core::new(inner, clock, config.socket_dir, orders, lock));
+        let word = word(&mut inner)?;
+        for name in ["blobs", "volumes", "grounds", "roots", "containers"] {
+            make_private_dir(&config.state_dir.join(name))?;
+        }
+        let places = Places {
+            contents: Contents::open(&config.state_dir).map_err(Error::file(&config.state_dir))?,
+            logs: Logs::open(&config.state_dir).map_err(Error::file(&config.state_dir))?,
+            python,
+            state_dir: config.state_dir,
+            socket_dir: config.socket_dir,
+            word,
+            lock,
+        };
+        let core = Arc::new(Core::new(inner, clock, places, orders, config.tokens));
 
         let halt = CancellationToken::new();
         let mut servers = JoinSet::new();
         let tcp = listen(&core, &config.listen, &halt, &mut servers).await?;
+        activate_apps(&core);
         let adopted = take_back(&core).await;
         let mut lifecycle = JoinSet::new();
         lifecycle.spawn(lifecycle::run(
@@ -123,12 +147,19 @@ impl Emulator {
         {
             return Ok(function_id);
         }
+        let mut change = Change::default();
+        session::add_environment(inner, &spec.environment, core.clock.now(), &mut change);
+        if !change.is_empty() {
+            inner.commit(change.into_event()).map_err(Error::Journal)?;
+        }
         let function = Function {
             spec: Arc::new(spec),
             spec_hash,
             crashes: 0,
             not_before: 0.0,
             keeps_warm: true,
+            deployed: None,
+            schedule: None,
         };
         inner.functions.insert(function_id.clone(), function);
         for live in inner.live.values() {
@@ -224,6 +255,30 @@ async fn until_halt(task: impl Future<Output = ()>, halt: CancellationToken) {
     }
 }
 
+/// The word that addresses of files begin with: the same in every life, so that an upload goes on after a restart.
+fn word(inner: &mut Inner) -> Result<String, Error> {
+    if let Some(row) = inner.state.rows.get::<WordRow>("") {
+        return Ok(row.word);
+    }
+    let row = WordRow {
+        word: ids::secret(),
+    };
+    let mut change = Change::default();
+    change.put("", &row);
+    inner.commit(change.into_event()).map_err(Error::Journal)?;
+    Ok(row.word)
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WordRow {
+    #[prost(string, tag = "1")]
+    word: String,
+}
+
+impl Row for WordRow {
+    const TABLE: Table = Table::Word;
+}
+
 fn lock(state_dir: &Path) -> Result<Flock<File>, Error> {
     let path = state_dir.join("lock");
     let file = File::options()
@@ -252,6 +307,19 @@ fn recover(path: &Path, now: f64) -> Result<State, Error> {
     Ok(state)
 }
 
+/// Puts to work what was deployed in an earlier life.
+fn activate_apps(core: &Core) {
+    let mut guard = core.lock();
+    let inner = &mut *guard;
+    let rows = inner.state.rows.scan::<AppRow>(b"");
+    let app_ids: Vec<String> = rows
+        .map(|(id, _)| String::from_utf8_lossy(id).into_owned())
+        .collect();
+    for app_id in app_ids {
+        core.activate_app(inner, &app_id);
+    }
+}
+
 /// Sorts the containers of the last life: those that live are followed again, the others have ended.
 async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
     let known: Vec<(String, Option<ProcessKey>)> = {
@@ -262,6 +330,11 @@ async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
             let mut live = Live::new(now);
             // One that works has asked before, and may have no room to ask again.
             live.has_asked = !container.running.is_empty();
+            live.is_spent = !container.running.is_empty()
+                && inner
+                    .functions
+                    .get(&container.function_id)
+                    .is_some_and(|function| function.spec.single_use);
             live.in_doubt = container.running.iter().cloned().collect();
             let cancelled = container.running.iter().filter(|id| {
                 matches!(
@@ -293,7 +366,7 @@ async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
                 // Without a process: started, but the end came before it was written down which one it was.
                 process::kill_all(task_id.clone()).await;
                 let _ = fs::remove_file(core.socket_path(&task_id));
-                core.container_ended(&task_id, &Exit::Unseen);
+                core.end_container(&task_id, &Exit::Unseen);
             }
         }
     }
@@ -306,18 +379,13 @@ async fn listen(
     halt: &CancellationToken,
     servers: &mut JoinSet<()>,
 ) -> Result<Option<std::net::SocketAddr>, Error> {
-    let service = || {
-        ModalClientServer::new(CallerService::new(Arc::downgrade(core), halt.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    };
     if let Some(path) = &listen.unix {
         let listener = bind_unix(path).map_err(|source| Error::Listen {
             address: path.display().to_string(),
             source,
         })?;
         let server = Server::builder()
-            .add_service(service())
+            .add_routes(front::routes(core, None, halt.clone()))
             .serve_with_incoming_shutdown(
                 UnixListenerStream::new(listener),
                 halt.clone().cancelled_owned(),
@@ -333,9 +401,12 @@ async fn listen(
     };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let found = listener.local_addr().map_err(failed)?;
+    // Nobody else sets it.
+    let _ = core.tcp.set(found);
     let server = Server::builder()
         .tcp_nodelay(true)
-        .add_service(service())
+        .accept_http1(true)
+        .add_routes(front::tcp_routes(core, halt.clone()))
         .serve_with_incoming_shutdown(
             TcpListenerStream::new(listener),
             halt.clone().cancelled_owned(),
@@ -372,7 +443,9 @@ fn check_listen(listen: &Listen) -> Result<(), Error> {
     }
     match (&listen.unix, listen.tcp) {
         (None, None) => Err(Error::NoListener),
-        (_, Some(address)) if !address.ip().is_loopback() => Err(Error::NotLoopback(address)),
+        (_, Some(address)) if !address.ip().is_loopback() && !listen.beyond_loopback => {
+            Err(Error::NotLoopback(address))
+        }
         _ => Ok(()),
     }
 }

@@ -22,6 +22,10 @@ pub enum Error {
     Listen { address: String, source: io::Error },
     #[error("function {0} cannot be deployed: {1}")]
     Spec(String, &'static str),
+    #[error("{path} cannot run functions: {reason}\nhint: name a Python that has the package modal {version} (pip install modal=={version})", path = .path.display(), version = modal_api::CLIENT_VERSION)]
+    Python { path: PathBuf, reason: String },
+    #[error("{path} holds no token\nhint: remove it, and a new one is made", path = .0.display())]
+    Token(PathBuf),
     #[error("journal record could not be written")]
     Journal(#[source] io::Error),
 }

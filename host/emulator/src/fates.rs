@@ -6,7 +6,9 @@ use modal_api::wire::{GenericResult, generic_result::GenericStatus};
 
 use crate::{
     core::{Core, Ending, Inner},
-    log_file, process,
+    log_file,
+    logs::Origin,
+    process, publish,
     record::{ContainerEnded, Event, InputRequeued},
     state::Phase,
 };
@@ -62,6 +64,16 @@ impl Core {
             inputs = running.len(),
             "container ended"
         );
+        let is_news = !running.is_empty() || live.as_ref().is_some_and(|live| !live.has_asked);
+        if is_news && let Some(app_id) = publish::app_of(&inner.state.rows, &function_id) {
+            let origin = Origin {
+                app_id,
+                task_id: task_id.to_owned(),
+                function_id: function_id.clone(),
+                ..Default::default()
+            };
+            self.logs.say(&origin, now, &result.exception);
+        }
         result.traceback = last_lines;
 
         for input_id in running {

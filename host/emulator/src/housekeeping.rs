@@ -3,16 +3,20 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
+    apps, ask, blobs,
     clock::until,
     core::{Core, Inner},
-    log_file, process,
+    definitions, dicts, log_file, mounts, objects, process,
     state::Phase,
+    streams, volumes,
 };
 
 /// How often to look while there are containers.
 pub(crate) const ROUND: f64 = 5.0;
 /// How often to look when there is nothing but old calls.
 const SLOW_ROUND: f64 = 3600.0;
+/// How often old rows and files are looked for, at most.
+const CLEAN_ROUND: f64 = 60.0;
 const LEAVING_LIMIT: f64 = 30.0;
 pub(crate) const KEPT_FOR: f64 = 7.0 * 24.0 * 3600.0;
 
@@ -39,11 +43,19 @@ fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
     let inner = &mut *guard;
     core.end_overdue_inputs(inner, now);
     doom_late_containers(core, inner, now);
+    core.end_apps(inner, now);
+    let next_call = core.fire_schedules(inner, now);
     inner.state.forget_ended_before(now - KEPT_FOR);
+    if inner.clean_at <= now {
+        inner.clean_at = now + CLEAN_ROUND;
+        forget_rows(core, inner, now);
+    }
     compact(inner);
     let functions: Vec<_> = inner.functions.keys().cloned().collect();
     // Set first: a dispatch that has to wait for something may bring it forward.
-    inner.next_look = next_look(inner, now);
+    inner.next_look = next_look(inner, now)
+        .min(next_call)
+        .min(apps::next_look(inner, now));
     for function_id in functions {
         core.dispatch(inner, &function_id);
     }
@@ -124,6 +136,23 @@ fn next_look(inner: &Inner, now: f64) -> f64 {
         .chain(startups)
         .fold(now + ROUND, f64::min)
         .max(now)
+}
+
+fn forget_rows(core: &Core, inner: &mut Inner, now: f64) {
+    let silent = objects::forget_silent(inner, core.started_at, now);
+    let answered = ask::forget_answers(inner, now);
+    let old_entries = dicts::forget_old(inner, now);
+    let old_blobs = blobs::forget_old(core, inner, now);
+    let old_chunks = streams::forget_old(inner);
+    for change in [silent, answered, old_entries, old_blobs, old_chunks] {
+        if !change.is_empty() {
+            inner.note(change.into_event());
+        }
+    }
+    volumes::clean(core, inner);
+    definitions::clean(core, inner);
+    let rows = &inner.state.rows;
+    core.contents.clean(|hash| mounts::is_used(rows, hash));
 }
 
 fn compact(inner: &mut Inner) {

@@ -18,9 +18,41 @@ pub(crate) fn task() -> String {
     random("ta")
 }
 
+/// An object of a kind, named by its prefix.
+pub(crate) fn object(prefix: &str) -> String {
+    random(prefix)
+}
+
+/// Letters and digits that cannot be guessed.
+pub(crate) fn secret() -> String {
+    let mut rng = rand::rng();
+    let letters = std::iter::repeat_with(|| char::from(ALPHABET[rng.random_range(0..62)]));
+    letters.take(32).collect()
+}
+
+pub(crate) fn mount(environment: &str, name: &str) -> String {
+    named("mo", &[environment, name])
+}
+
+pub(crate) fn workspace(name: &str) -> String {
+    named("ac", &[name])
+}
+
 /// The same function has the same id in every life of the emulator: calls of an earlier life find it.
 pub(crate) fn function(environment: &str, app_name: &str, name: &str) -> String {
     named("fu", &[environment, app_name, name])
+}
+
+/// The same options make the same variant.
+pub(crate) fn variant(function_id: &str, parameters: &[u8], options: &[u8]) -> String {
+    let digest = |bytes: &[u8]| crate::contents::hex(&Sha256::digest(bytes));
+    named("fu", &[function_id, &digest(parameters), &digest(options)])
+}
+
+/// The same layers make the same image.
+pub(crate) fn image(definition: &[u8], builder_version: &str) -> String {
+    let digest = crate::contents::hex(&Sha256::digest(definition));
+    named("im", &[&digest, builder_version])
 }
 
 pub(crate) fn app(environment: &str, app_name: &str) -> String {

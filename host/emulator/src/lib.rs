@@ -12,30 +12,61 @@
     allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
 )]
 
+mod activation;
+mod apps;
+mod ask;
+mod blobs;
 mod caller_service;
 mod callers;
 mod clock;
 mod config;
 mod container_service;
 mod containers;
+mod contents;
 mod core;
+mod definitions;
+mod deployed;
+mod dicts;
 mod dispatch;
+mod dockerfile;
 mod emulator;
 mod error;
 mod fates;
 mod fetch;
+mod front;
+mod ground;
+mod handles;
 mod housekeeping;
+mod http_files;
 mod ids;
+mod images;
 mod journal;
 mod lifecycle;
 mod log_file;
+mod log_service;
+mod logs;
+mod mounts;
+mod objects;
 mod process;
+mod publish;
+mod python;
+mod queues;
 mod record;
+mod rows;
+mod schedules;
+mod secrets;
+mod service;
+mod session;
 mod snapshot;
 mod state;
+mod streaming;
+mod streams;
+mod tasks;
 mod token;
+mod volume_files;
+mod volumes;
 
-pub use config::{Config, FunctionSpec, Listen, Stop};
+pub use config::{Config, FunctionSpec, Listen, Retries, Stop, Tokens};
 pub use emulator::Emulator;
 pub use error::Error;
 

@@ -1,28 +1,25 @@
 //! The tasks that follow containers: bind the socket, start the process (or take over one of an earlier life), serve it, watch it,
 //! and clean up after it.
 
-use std::{
-    io,
-    path::Path,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
-use modal_api::{MAX_MESSAGE_BYTES, wire::modal_client_server::ModalClientServer};
 use tokio::{net::UnixListener, sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
-    container_service::ContainerService,
     core::{Core, Order},
+    deployed,
     fates::Exit,
-    process,
+    front,
+    process::{self, Launch},
     record::{ContainerStarted, Event},
     state::ProcessKey,
 };
 
+/// How often output is looked at.
+const OUTPUT_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a process is looked at that is not our child.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -70,7 +67,8 @@ async fn start(core: Arc<Core>, task_id: String, halt: CancellationToken) {
                     () = halt.cancelled() => None,
                 }
             };
-            match tokio::join!(server, watch).1 {
+            let output = follow_output(&core, &task_id, &halt, &end);
+            match tokio::join!(server, watch, output).1 {
                 Some(Ok(status)) => Exit::Status(status),
                 Some(Err(error)) => {
                     tracing::error!(%error, task_id, "process could not be waited for");
@@ -103,7 +101,8 @@ async fn adopt(core: Arc<Core>, task_id: String, process: ProcessKey, halt: Canc
                 end.cancel();
                 true
             };
-            if !tokio::join!(server, watch).1 {
+            let output = follow_output(&core, &task_id, &halt, &end);
+            if !tokio::join!(server, watch, output).1 {
                 return;
             }
         }
@@ -111,12 +110,31 @@ async fn adopt(core: Arc<Core>, task_id: String, process: ProcessKey, halt: Canc
     finish(&core, task_id, &socket, &Exit::Unseen).await;
 }
 
+/// Takes what a deployed function's container writes into its app's log, soon after it was written.
+async fn follow_output(
+    core: &Core,
+    task_id: &str,
+    halt: &CancellationToken,
+    end: &CancellationToken,
+) {
+    if !core.is_deployed(task_id) {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(OUTPUT_INTERVAL) => core.pump_logs(task_id, false),
+            () = halt.cancelled() => return,
+            () = end.cancelled() => return,
+        }
+    }
+}
+
 fn begin(
     core: &Core,
     task_id: &str,
     socket: &Path,
 ) -> io::Result<(UnixListener, tokio::process::Child)> {
-    let (spec, log_path) = {
+    let (function, log_path) = {
         let inner = core.lock();
         let container = inner
             .state
@@ -132,11 +150,21 @@ fn begin(
                 "its function was deployed anew in the meantime",
             ));
         }
-        (function.spec.clone(), container.log_path.clone())
+        (
+            (function.spec.clone(), function.deployed.clone()),
+            container.log_path.clone(),
+        )
     };
     let listener = bind(socket)?;
-    std::fs::create_dir_all(&spec.log_dir)?;
-    let child = process::start(&spec, task_id, socket, &log_path)?;
+    let (spec, deployed) = function;
+    let launch = match deployed {
+        Some(deployed) => deployed::launch(core, task_id, &deployed)?,
+        None => {
+            std::fs::create_dir_all(&spec.log_dir)?;
+            Launch::of(&spec, &log_path)
+        }
+    };
+    let child = process::start(&launch, task_id, socket)?;
     let pid = child
         .id()
         .and_then(|pid| i32::try_from(pid).ok())
@@ -157,7 +185,7 @@ fn begin(
 async fn finish(core: &Core, task_id: String, socket: &Path, exit: &Exit) {
     process::kill_all(task_id.clone()).await;
     let _ = std::fs::remove_file(socket);
-    core.container_ended(&task_id, exit);
+    core.end_container(&task_id, exit);
 }
 
 pub(crate) fn bind(socket: &Path) -> io::Result<UnixListener> {
@@ -176,14 +204,7 @@ async fn serve(
     halt: CancellationToken,
     end: CancellationToken,
 ) {
-    let weak: Weak<Core> = Arc::downgrade(core);
-    let service = ModalClientServer::new(ContainerService::new(
-        weak,
-        task_id.to_owned(),
-        halt.clone(),
-    ))
-    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-    .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let routes = front::routes(core, Some(task_id.to_owned()), halt.clone());
     let shutdown = async {
         tokio::select! {
             () = halt.cancelled() => {}
@@ -191,7 +212,7 @@ async fn serve(
         }
     };
     let server = Server::builder()
-        .add_service(service)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
     if let Err(error) = server.await {
         tracing::error!(%error, task_id, "serving a container failed");

@@ -4,11 +4,11 @@
 //! sessions of their own as well. Linux only (`/proc`).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ffi::{OsStr, OsString},
     fs::{self, OpenOptions},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -19,55 +19,74 @@ use nix::{
 };
 use tokio::process::{Child, Command};
 
-use crate::{config::FunctionSpec, state::ProcessKey};
+use crate::{config::FunctionSpec, session::environment_name, state::ProcessKey};
 
 /// What a container inherits from this process; everything else comes from the function.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 const MARKER: &str = "MODAL_TASK_ID";
 const KILL_ROUNDS: usize = 50;
 
-/// Starts the function's program in a session of its own, its output going to the log file.
-pub(crate) fn start(
-    spec: &FunctionSpec,
-    task_id: &str,
-    socket: &Path,
-    log_path: &Path,
-) -> io::Result<Child> {
-    let (program, arguments) = spec
+/// A container's program, before it knows its own name and socket.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) command: Vec<OsString>,
+    pub(crate) env: BTreeMap<OsString, OsString>,
+    pub(crate) working_dir: PathBuf,
+    /// Modal's environment; empty is the default one.
+    pub(crate) environment: String,
+    pub(crate) stdout: PathBuf,
+    pub(crate) stderr: PathBuf,
+}
+
+impl Launch {
+    /// The program that a function from this process is.
+    pub(crate) fn of(spec: &FunctionSpec, log_path: &Path) -> Self {
+        Self {
+            command: spec.command.clone(),
+            env: spec.env.clone(),
+            working_dir: spec.working_dir.clone(),
+            environment: spec.environment.clone(),
+            stdout: log_path.to_owned(),
+            stderr: log_path.to_owned(),
+        }
+    }
+}
+
+/// Starts a program in a session of its own, its output going to files.
+pub(crate) fn start(launch: &Launch, task_id: &str, socket: &Path) -> io::Result<Child> {
+    let (program, arguments) = launch
         .command
         .split_first()
         .ok_or_else(|| io::Error::other("the command is empty"))?;
     // Appending, so that the file can be cut while the process writes.
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(log_path)?;
+    let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+    let stdout = open(&launch.stdout)?;
+    let stderr = if launch.stderr == launch.stdout {
+        stdout.try_clone()?
+    } else {
+        open(&launch.stderr)?
+    };
     let mut server_url = OsString::from("unix://");
     server_url.push(socket);
-    let environment = if spec.environment.is_empty() {
-        "main"
-    } else {
-        &spec.environment
-    };
 
     let mut command = Command::new(program);
     command
         .args(arguments)
-        .current_dir(&spec.working_dir)
+        .current_dir(&launch.working_dir)
         .env_clear()
         .envs(
             INHERITED
                 .iter()
                 .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
         )
-        .envs(spec.env.iter().filter(|(name, _)| !is_token(name)))
+        .envs(launch.env.iter().filter(|(name, _)| !is_token(name)))
         .env(MARKER, task_id)
         .env("MODAL_SERVER_URL", server_url)
         .env("MODAL_IS_REMOTE", "1")
-        .env("MODAL_ENVIRONMENT", environment)
+        .env("MODAL_ENVIRONMENT", environment_name(&launch.environment))
         .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
+        .stdout(stdout)
+        .stderr(stderr)
         .kill_on_drop(false);
     in_own_session(&mut command);
     command.spawn()

@@ -4,7 +4,7 @@ use modal_api::wire::{FunctionInput, GenericResult};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Record {
-    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub(crate) event: Option<Event>,
 }
 
@@ -30,6 +30,10 @@ pub(crate) enum Event {
     ContainerEnded(ContainerEnded),
     #[prost(message, tag = "10")]
     KeyKept(KeyKept),
+    #[prost(message, tag = "11")]
+    RowsChanged(RowsChanged),
+    #[prost(message, tag = "12")]
+    InputRetried(InputRetried),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -88,6 +92,18 @@ pub(crate) struct InputStarted {
 pub(crate) struct InputRequeued {
     #[prost(string, tag = "1")]
     pub(crate) input_id: String,
+}
+
+/// The input has failed and is tried again: it waits once more, not before a moment.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct InputRetried {
+    #[prost(string, tag = "1")]
+    pub(crate) input_id: String,
+    /// How many tries came before.
+    #[prost(uint32, tag = "2")]
+    pub(crate) retry_count: u32,
+    #[prost(double, tag = "3")]
+    pub(crate) not_before: f64,
 }
 
 /// The container that works on this input is to give it up.
@@ -160,4 +176,21 @@ pub(crate) struct KeyKept {
     pub(crate) idempotency_key: String,
     #[prost(string, repeated, tag = "3")]
     pub(crate) input_ids: Vec<String>,
+}
+
+/// Rows that change together.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RowsChanged {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) rows: Vec<RowChange>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RowChange {
+    /// The table's byte and the row's own key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    /// None: the row is gone.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub(crate) value: Option<Vec<u8>>,
 }

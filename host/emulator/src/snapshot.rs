@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::{
     record::{
         CallCreated, CancelRequested, ContainerStarted, ContainerStarting, Event, InputEnded,
-        InputStarted, KeyKept, NewInput,
+        InputRetried, InputStarted, KeyKept, NewInput,
     },
     state::{Call, Container, Input, Phase, ProcessKey, State},
 };
@@ -13,7 +13,7 @@ use crate::{
 impl State {
     /// Containers come first, because inputs refer to them; calls in the order in which they were made.
     pub(crate) fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
+        let mut events: Vec<_> = self.rows.events().collect();
         for (task_id, container) in &self.containers {
             container_events(task_id, container, &mut events);
         }
@@ -47,6 +47,14 @@ impl State {
             }));
         }
         for (id, input) in inputs() {
+            if input.retry_count > 0 {
+                // What is left of the pause before the try is not kept.
+                events.push(Event::InputRetried(InputRetried {
+                    input_id: id.clone(),
+                    retry_count: input.retry_count,
+                    not_before: 0.0,
+                }));
+            }
             running_events(id, input, events);
         }
         for id in &call.ended {

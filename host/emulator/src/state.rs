@@ -10,7 +10,12 @@ use std::{
 use modal_api::wire::{FunctionGetOutputsItem, FunctionInput};
 use tokio::sync::Notify;
 
-use crate::record::{CallCreated, ContainerStarting, Event, InputEnded, InputStarted, NewInput};
+use crate::{
+    record::{
+        CallCreated, ContainerStarting, Event, InputEnded, InputRetried, InputStarted, NewInput,
+    },
+    rows::Rows,
+};
 
 /// Finished calls beyond this number are forgotten, oldest first.
 pub(crate) const MAX_FINISHED_CALLS: usize = 10_000;
@@ -24,6 +29,9 @@ pub(crate) struct State {
     pub(crate) containers: HashMap<String, Container>,
     /// Idempotency key to call.
     pub(crate) keys: HashMap<String, String>,
+    pub(crate) rows: Rows,
+    /// Inputs that wait for the moment of their next try, not in a queue yet.
+    delayed: Vec<(f64, String)>,
     /// In the order of their end.
     finished: VecDeque<String>,
     calls_made: u64,
@@ -55,6 +63,8 @@ pub(crate) struct Input {
     pub(crate) function_call_id: String,
     pub(crate) idx: i32,
     pub(crate) enqueued_at: f64,
+    /// How many tries came before this one.
+    pub(crate) retry_count: u32,
     pub(crate) phase: Phase,
 }
 
@@ -107,6 +117,7 @@ impl State {
             }
             Event::InputStarted(event) => self.start_input(event),
             Event::InputRequeued(event) => self.requeue_input(&event.input_id),
+            Event::InputRetried(event) => self.retry_input(event),
             Event::CancelRequested(event) => self.request_cancel(&event.input_id),
             Event::InputEnded(event) => self.end_input(event),
             Event::ContainerStarting(event) => self.create_container(event),
@@ -126,6 +137,7 @@ impl State {
                 event.idempotency_key,
                 event.input_ids,
             ),
+            Event::RowsChanged(event) => self.rows.apply(event),
         }
     }
 
@@ -190,6 +202,7 @@ impl State {
                 function_call_id: function_call_id.to_owned(),
                 idx: new.idx,
                 enqueued_at: created_at,
+                retry_count: 0,
                 phase: Phase::Waiting {
                     input: new.input.unwrap_or_default(),
                 },
@@ -253,6 +266,59 @@ impl State {
         }
     }
 
+    fn retry_input(&mut self, event: InputRetried) {
+        let Some(input) = self.inputs.get_mut(&event.input_id) else {
+            return;
+        };
+        match &mut input.phase {
+            Phase::Ended(_) => return,
+            Phase::Waiting { .. } => {}
+            Phase::Running {
+                input: content,
+                task_id,
+                ..
+            } => {
+                if let Some(container) = self.containers.get_mut(task_id) {
+                    container.running.remove(&event.input_id);
+                }
+                input.phase = Phase::Waiting {
+                    input: std::mem::take(content),
+                };
+            }
+        }
+        input.retry_count = event.retry_count;
+        self.leave_queue(&event.input_id);
+        self.delayed.push((event.not_before, event.input_id));
+    }
+
+    /// Puts inputs whose moment has come into their queues; answers the next such moment.
+    pub(crate) fn release_delayed(&mut self, now: f64) -> Option<f64> {
+        if self.delayed.is_empty() {
+            return None;
+        }
+        let (ready, rest) = std::mem::take(&mut self.delayed)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(moment, _)| *moment <= now);
+        self.delayed = rest;
+        for (_, input_id) in ready {
+            let Some(input) = self.inputs.get(&input_id) else {
+                continue;
+            };
+            if let (Phase::Waiting { .. }, Some(call)) =
+                (&input.phase, self.calls.get(&input.function_call_id))
+            {
+                self.queues
+                    .entry(call.function_id.clone())
+                    .or_default()
+                    .push_back(input_id);
+            }
+        }
+        self.delayed
+            .iter()
+            .map(|(moment, _)| *moment)
+            .reduce(f64::min)
+    }
+
     fn request_cancel(&mut self, input_id: &str) {
         if let Some(Input {
             phase: Phase::Running { cancelled, .. },
@@ -284,7 +350,7 @@ impl State {
             task_id: event.task_id,
             input_started_at: event.started_at,
             output_created_at: event.ended_at,
-            retry_count: 0,
+            retry_count: input.retry_count,
         });
         let function_call_id = input.function_call_id.clone();
         self.leave_queue(&event.input_id);

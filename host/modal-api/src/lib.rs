@@ -18,6 +18,7 @@ mod retry;
 mod url;
 
 pub mod container;
+pub mod verbatim;
 pub mod wire;
 
 pub use arguments::{Arguments, decode_arguments, encode_arguments};

@@ -15,3 +15,5 @@ pub const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
 pub const RETRY_ATTEMPT: &str = "x-retry-attempt";
 /// Who calls: [`crate::ClientKind`] as a decimal number.
 pub const CLIENT_TYPE: &str = "x-modal-client-type";
+/// The version of the official client that it behaves like.
+pub const CLIENT_VERSION: &str = "x-modal-client-version";

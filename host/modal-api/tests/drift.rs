@@ -98,25 +98,31 @@ fn facts(text: &str) -> Lines {
 
 fn ours() -> Lines {
     let set = FileDescriptorSet::decode(modal_api::wire::DESCRIPTORS).unwrap();
-    let file = set
+    let mut lines = Lines::new();
+    for file in set
         .file
         .iter()
-        .find(|file| file.package() == "modal.client")
-        .unwrap();
-    let mut lines = Lines::new();
-    for message in &file.message_type {
-        add_message("", message, &mut lines);
-    }
-    for one in &file.enum_type {
-        add_enum("", one, &mut lines);
-    }
-    for method in &file.service[0].method {
-        let part = format!(
-            "{} -> {}",
-            short(method.input_type()),
-            short(method.output_type())
-        );
-        lines.insert(format!("RPC {}", method.name()), vec![part]);
+        .filter(|file| file.package() == "modal.client")
+    {
+        for message in &file.message_type {
+            add_message("", message, &mut lines);
+        }
+        for one in &file.enum_type {
+            add_enum("", one, &mut lines);
+        }
+        for method in file.service.iter().flat_map(|service| &service.method) {
+            let streams = if method.server_streaming() {
+                "stream "
+            } else {
+                ""
+            };
+            let part = format!(
+                "{} -> {streams}{}",
+                short(method.input_type()),
+                short(method.output_type())
+            );
+            lines.insert(format!("RPC {}", method.name()), vec![part]);
+        }
     }
     lines
 }

@@ -41,7 +41,7 @@ for line in sys.stdin:
     kind, name = line.split()
     if kind == "RPC":
         method = FILE.services_by_name["ModalClient"].methods_by_name[name]
-        print(f"RPC {name}: {type_name(method.input_type)} -> {type_name(method.output_type)}")
+        print(f"RPC {name}: {type_name(method.input_type)} -> {'stream ' * method.server_streaming}{type_name(method.output_type)}")
     elif kind == "enum":
         enum = FILE.enum_types_by_name.get(name) or find(lambda message: message.enum_types_by_name, name)
         print(f"enum {name}: " + ", ".join(f"{value.name}={value.number}" for value in enum.values))

@@ -44,6 +44,11 @@ pub(super) enum Command {
     Serve(ServeArguments),
     /// Open the real Airflow UI on an environment until Ctrl-C
     Ui(UiArguments),
+    /// Be Modal on this machine, for Modal's own programs, until Ctrl-C
+    ///
+    /// Answers Modal's API as far as docs/reference/emulator.md says: dicts, queues, secrets, volumes, apps and their
+    /// functions. Prints the variables that the official client needs. All state is kept.
+    Emulator(EmulatorArguments),
     /// Look at runs
     #[command(subcommand)]
     Runs(RunsCommand),
@@ -232,6 +237,22 @@ pub(super) struct TickArguments {
 pub(super) struct ServeArguments {
     #[command(flatten)]
     pub(super) env: EnvArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EmulatorArguments {
+    /// Address to listen on; port 0 finds a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9988")]
+    pub(super) listen: std::net::SocketAddr,
+    /// Folder for everything that is kept; it need not exist
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: PathBuf,
+    /// Python with the package modal, to run deployed functions; without one they are refused
+    #[arg(long, value_name = "PROGRAM")]
+    pub(super) python: Option<PathBuf>,
+    /// Allow an address that other machines reach: whoever has the token runs code here
+    #[arg(long)]
+    pub(super) beyond_loopback: bool,
 }
 
 #[derive(Debug, Args)]

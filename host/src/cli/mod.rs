@@ -6,6 +6,7 @@
 mod arguments;
 mod context;
 mod dags;
+mod emulator;
 mod environments;
 mod exit;
 mod logs;
@@ -63,6 +64,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         },
         Command::Tick(arguments) => tick::tick(arguments).await,
         Command::Serve(arguments) => serve::serve(arguments).await,
+        Command::Emulator(arguments) => emulator::emulator(arguments).await,
         Command::Ui(arguments) => ui::ui(arguments).await,
         Command::Runs(RunsCommand::List(arguments)) => runs::list(arguments).await,
         Command::Runs(RunsCommand::Show(arguments)) => runs::show(arguments).await,

@@ -380,6 +380,7 @@ async fn a_bad_configuration_is_refused_with_a_hint() {
             listen: Listen {
                 unix: None,
                 tcp: Some("0.0.0.0:0".parse().unwrap()),
+                beyond_loopback: false,
             },
             ..good.clone()
         },

@@ -13,6 +13,7 @@ mod deliveries;
 mod failures;
 mod measurements;
 mod official_client;
+mod official_session;
 mod programs;
 mod restarts;
 mod support;

@@ -28,8 +28,3 @@ try:
     modal.Function.from_name("app", "other").hydrate()
 except Exception as error:
     print("missing:", type(error).__name__, error)
-
-try:
-    modal.Dict.from_name("d", create_if_missing=True).hydrate()
-except Exception as error:
-    print("later:", type(error).__name__)

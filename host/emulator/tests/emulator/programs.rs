@@ -29,6 +29,23 @@ fn emulator_program() {
     });
 }
 
+/// An emulator with a port of its own, for Modal's own programs.
+#[test]
+fn emulator_alone_program() {
+    let Some(folder) = std::env::var_os("EMULATOR_ALONE_FOLDER").map(PathBuf::from) else {
+        return;
+    };
+    Runtime::new().unwrap().block_on(async {
+        let config = support::alone_config(&folder);
+        let emulator = Emulator::start(config).await.unwrap();
+        let address = emulator.tcp_address().unwrap().to_string();
+        // In one step, so that nobody reads half of it.
+        std::fs::write(folder.join("address.new"), address).unwrap();
+        std::fs::rename(folder.join("address.new"), folder.join("address")).unwrap();
+        std::future::pending::<()>().await;
+    });
+}
+
 async fn container() {
     let mode = std::env::var("CONTAINER_MODE").unwrap_or_default();
     match mode.as_str() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ciborium::Value;
-use emulator::{Config, Emulator, FunctionSpec, Listen, Stop};
+use emulator::{Config, Emulator, FunctionSpec, Listen, Stop, Tokens};
 use modal_api::{
     CallResult, CallStatus, Client, Credentials, FunctionCall,
     wire::modal_client_client::ModalClientClient,
@@ -24,8 +24,44 @@ pub(crate) fn config(folder: &Path) -> Config {
         listen: Listen {
             unix: Some(folder.join("e.sock")),
             tcp: Some("127.0.0.1:0".parse().unwrap()),
+            beyond_loopback: false,
         },
+        tokens: None,
+        python: None,
     }
+}
+
+/// With a token and a Python, at the port of the life before.
+pub(crate) fn alone_config(folder: &Path) -> Config {
+    let before = std::fs::read_to_string(folder.join("address"));
+    let address = before.unwrap_or("127.0.0.1:0".to_owned());
+    Config {
+        state_dir: folder.join("state"),
+        socket_dir: folder.join("s"),
+        listen: Listen {
+            unix: None,
+            tcp: Some(address.parse().unwrap()),
+            beyond_loopback: false,
+        },
+        tokens: Some(Tokens::kept_in(folder).unwrap()),
+        python: std::env::var_os("MODALFLOW_TEST_MODAL_PYTHON").map(PathBuf::from),
+    }
+}
+
+/// A Python with Modal's client, if the test run has one.
+pub(crate) fn modal_python() -> Option<String> {
+    let python = std::env::var("MODALFLOW_TEST_MODAL_PYTHON").unwrap_or("python3".to_owned());
+    let has_modal = std::process::Command::new(&python)
+        .args(["-c", "import modal"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !has_modal {
+        println!(
+            "skipped: {python} cannot import modal; set MODALFLOW_TEST_MODAL_PYTHON to a Python that can"
+        );
+        return None;
+    }
+    Some(python)
 }
 
 /// One container that takes ten inputs at once.

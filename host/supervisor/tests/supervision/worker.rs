@@ -132,7 +132,10 @@ fn emulator_config(folder: &Path) -> Config {
         listen: Listen {
             unix: Some(folder.join("e.sock")),
             tcp: None,
+            beyond_loopback: false,
         },
+        tokens: None,
+        python: None,
     }
 }
 

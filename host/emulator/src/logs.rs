@@ -1,0 +1,317 @@
+//! What containers of deployed functions write: taken from their output files line by line, kept in one file an app.
+//!
+//! A container writes into files of its own, so that it needs nobody to read. From these the lines are pumped into the app's file with
+//! a moment and the call that they belong to. Each record says up to where its source was read: a restart goes on from there.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use modal_api::wire::FileDescriptor;
+use prost::Message;
+
+/// An app's file is cut to its newer half beyond this size.
+const MAX_BYTES: u64 = 32 << 20;
+/// An output file of a container that runs for long is emptied beyond this size, once it has been read.
+const MAX_SOURCE: u64 = 16 << 20;
+/// A line without an end is taken as it is beyond this size.
+const MAX_LINE: usize = 64 << 10;
+/// So much of a source is read at once.
+const CHUNK: u64 = 4 << 20;
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LogRecord {
+    #[prost(double, tag = "1")]
+    pub(crate) at: f64,
+    #[prost(string, tag = "2")]
+    pub(crate) task_id: String,
+    #[prost(enumeration = "FileDescriptor", tag = "3")]
+    pub(crate) source: i32,
+    #[prost(string, tag = "4")]
+    pub(crate) function_id: String,
+    #[prost(string, tag = "5")]
+    pub(crate) function_call_id: String,
+    #[prost(string, tag = "6")]
+    pub(crate) input_id: String,
+    #[prost(string, tag = "7")]
+    pub(crate) line: String,
+    /// Where the next line begins in the container's output file.
+    #[prost(uint64, tag = "8")]
+    offset: u64,
+}
+
+/// Whose output is taken, and for which call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    pub(crate) app_id: String,
+    pub(crate) task_id: String,
+    pub(crate) function_id: String,
+    pub(crate) function_call_id: String,
+    pub(crate) input_id: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Logs {
+    folder: PathBuf,
+    outputs: PathBuf,
+    read: Mutex<HashMap<(String, i32), u64>>,
+}
+
+impl Logs {
+    pub(crate) fn open(state_dir: &Path) -> io::Result<Self> {
+        let logs = Self {
+            folder: state_dir.join("logs"),
+            outputs: state_dir.join("output"),
+            read: Mutex::default(),
+        };
+        fs::create_dir_all(&logs.folder)?;
+        fs::create_dir_all(&logs.outputs)?;
+        let mut read = HashMap::new();
+        for entry in fs::read_dir(&logs.folder)?.flatten() {
+            let app_id = entry.file_name().to_string_lossy().into_owned();
+            for (_, record) in logs.after(&app_id, 0) {
+                read.insert((record.task_id, record.source), record.offset);
+            }
+        }
+        *logs.read() = read;
+        Ok(logs)
+    }
+
+    /// Where a container writes to.
+    pub(crate) fn output(&self, task_id: &str, source: FileDescriptor) -> PathBuf {
+        let kind = match source {
+            FileDescriptor::Stderr => "err",
+            FileDescriptor::Stdout | FileDescriptor::Info | FileDescriptor::Unspecified => "out",
+        };
+        self.outputs.join(format!("{task_id}.{kind}"))
+    }
+
+    /// Takes what a container has written. `is_last`: an open line is taken too, because nothing follows, or because it is time.
+    /// Answers whether there was anything.
+    pub(crate) fn pump(&self, origin: &Origin, now: f64, is_last: bool) -> bool {
+        let mut read = self.read();
+        let mut records = Vec::new();
+        for source in [FileDescriptor::Stdout, FileDescriptor::Stderr] {
+            let place = read
+                .entry((origin.task_id.clone(), source.into()))
+                .or_default();
+            let path = self.output(&origin.task_id, source);
+            let Ok(Some(bytes)) = unread(&path, place) else {
+                continue;
+            };
+            for line in lines(&bytes, is_last) {
+                *place += line.len() as u64;
+                records.push(LogRecord {
+                    at: now,
+                    task_id: origin.task_id.clone(),
+                    source: source.into(),
+                    function_id: origin.function_id.clone(),
+                    function_call_id: origin.function_call_id.clone(),
+                    input_id: origin.input_id.clone(),
+                    line: String::from_utf8_lossy(line).into_owned(),
+                    offset: *place,
+                });
+            }
+            if *place > MAX_SOURCE && empty(&path, *place) {
+                *place = 0;
+            }
+        }
+        if records.is_empty() {
+            return false;
+        }
+        if let Err(error) = self.append(&origin.app_id, &records) {
+            tracing::warn!(%error, app_id = origin.app_id, "log lines are lost");
+        }
+        true
+    }
+
+    /// A line of the emulator's own.
+    pub(crate) fn say(&self, origin: &Origin, now: f64, text: &str) {
+        let _read = self.read();
+        let record = LogRecord {
+            at: now,
+            task_id: origin.task_id.clone(),
+            source: FileDescriptor::Info.into(),
+            function_id: origin.function_id.clone(),
+            function_call_id: origin.function_call_id.clone(),
+            input_id: origin.input_id.clone(),
+            line: format!("{text}\n"),
+            offset: 0,
+        };
+        if let Err(error) = self.append(&origin.app_id, &[record]) {
+            tracing::warn!(%error, app_id = origin.app_id, "a log line is lost");
+        }
+    }
+
+    /// The container has ended and all that it wrote was taken.
+    pub(crate) fn close(&self, task_id: &str) {
+        let mut read = self.read();
+        for source in [FileDescriptor::Stdout, FileDescriptor::Stderr] {
+            read.remove(&(task_id.to_owned(), source.into()));
+            let _ = fs::remove_file(self.output(task_id, source));
+        }
+    }
+
+    /// An app's records after a place, each with the place behind it.
+    pub(crate) fn after(&self, app_id: &str, place: u64) -> Vec<(u64, LogRecord)> {
+        let Ok((base, bytes)) = self.content(app_id, place) else {
+            return Vec::new();
+        };
+        let mut rest = bytes.as_slice();
+        let end = base + bytes.len() as u64;
+        let mut records = Vec::new();
+        while !rest.is_empty() {
+            let Ok(record) = LogRecord::decode_length_delimited(&mut rest) else {
+                break;
+            };
+            records.push((end - rest.len() as u64, record));
+        }
+        records
+    }
+
+    pub(crate) fn forget(&self, app_id: &str) {
+        let _ = fs::remove_file(self.folder.join(app_id));
+    }
+
+    /// Bytes from a place on, and the place where they begin. A file begins with the place of its first record: it grows when old
+    /// records are cut away, so that places last.
+    fn content(&self, app_id: &str, place: u64) -> io::Result<(u64, Vec<u8>)> {
+        let mut file = File::open(self.folder.join(app_id))?;
+        let mut base = [0; 8];
+        file.read_exact(&mut base)?;
+        let base = u64::from_le_bytes(base);
+        let from = place.max(base);
+        file.seek(SeekFrom::Start(8 + from - base))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok((from, bytes))
+    }
+
+    fn append(&self, app_id: &str, records: &[LogRecord]) -> io::Result<()> {
+        let path = self.folder.join(app_id);
+        let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let size = file.metadata()?.len();
+        let mut bytes = Vec::new();
+        if size == 0 {
+            bytes.extend_from_slice(&0_u64.to_le_bytes());
+        }
+        for record in records {
+            record
+                .encode_length_delimited(&mut bytes)
+                .map_err(io::Error::other)?;
+        }
+        if let Err(error) = file.write_all(&bytes) {
+            file.set_len(size)?;
+            return Err(error);
+        }
+        if size > MAX_BYTES {
+            self.cut(app_id)?;
+        }
+        Ok(())
+    }
+
+    fn cut(&self, app_id: &str) -> io::Result<()> {
+        let (base, bytes) = self.content(app_id, 0)?;
+        let middle = base + bytes.len() as u64 / 2;
+        let first = self
+            .after(app_id, 0)
+            .into_iter()
+            .map(|(place, _)| place)
+            .find(|place| *place >= middle)
+            .unwrap_or(base);
+        let kept = &bytes[usize::try_from(first - base).unwrap_or_default()..];
+        let fresh = self.folder.join(format!("{app_id}.new"));
+        let mut file = File::create(&fresh)?;
+        file.write_all(&first.to_le_bytes())?;
+        file.write_all(kept)?;
+        fs::rename(fresh, self.folder.join(app_id))
+    }
+
+    fn read(&self) -> MutexGuard<'_, HashMap<(String, i32), u64>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a file holds after a place; none: nothing new.
+fn unread(path: &Path, place: &mut u64) -> io::Result<Option<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    if size < *place {
+        // It was emptied.
+        *place = 0;
+    }
+    if size == *place {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(*place))?;
+    let mut bytes = Vec::new();
+    file.take(CHUNK).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Whole lines with their ends, and what is left if it is time or too long.
+fn lines(bytes: &[u8], is_last: bool) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(move |line| is_last || line.ends_with(b"\n") || line.len() > MAX_LINE)
+}
+
+/// Empties a file if nothing has come since it was read up to here.
+fn empty(path: &Path, place: u64) -> bool {
+    let Ok(file) = OpenOptions::new().append(true).open(path) else {
+        return false;
+    };
+    file.metadata()
+        .is_ok_and(|metadata| metadata.len() == place)
+        && file.set_len(0).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use modal_api::wire::FileDescriptor;
+
+    use super::{Logs, Origin};
+
+    #[test]
+    fn lines_are_taken_once_also_across_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin {
+            app_id: "ap-1".into(),
+            task_id: "ta-1".into(),
+            ..Default::default()
+        };
+        let logs = Logs::open(folder.path()).unwrap();
+        let path = logs.output("ta-1", FileDescriptor::Stdout);
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        write!(file, "one\ntwo\nthr").unwrap();
+        assert!(logs.pump(&origin, 1.0, false));
+        assert!(!logs.pump(&origin, 2.0, false));
+        drop(logs);
+        let logs = Logs::open(folder.path()).unwrap();
+        write!(file, "ee").unwrap();
+        assert!(logs.pump(&origin, 3.0, true));
+        let records = logs.after("ap-1", 0);
+        let told: Vec<_> = records
+            .iter()
+            .map(|(_, record)| (record.at, record.line.as_str()))
+            .collect();
+        assert_eq!(told, [(1.0, "one\n"), (1.0, "two\n"), (3.0, "three")]);
+        assert_eq!(logs.after("ap-1", records[1].0).len(), 1);
+        logs.cut("ap-1").unwrap();
+        assert_eq!(logs.after("ap-1", 0).len(), 1);
+        assert_eq!(logs.after("ap-1", records[1].0).len(), 1);
+        assert_eq!(logs.after("ap-1", records[2].0).len(), 0);
+        logs.close("ta-1");
+        assert!(!path.exists());
+    }
+}

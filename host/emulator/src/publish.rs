@@ -1,0 +1,407 @@
+//! Deployments: what an app consists of from now on, its history, and the way back.
+
+use std::collections::{HashMap, HashSet};
+
+use modal_api::wire::{self, AppState};
+use tonic::Status;
+
+use crate::{
+    activation,
+    apps::{self, AppRow},
+    ask::Ask,
+    core::{Core, Inner},
+    definitions::{self, ClassRow, DefinitionRow, FunctionRow},
+    objects,
+    rows::{Change, Row, Rows, Table},
+    schedules::ScheduleRow,
+    session,
+};
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct VersionRow {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(double, tag = "2")]
+    deployed_at: f64,
+    #[prost(string, tag = "3")]
+    tag: String,
+    #[prost(string, tag = "4")]
+    client_version: String,
+    #[prost(uint32, tag = "5")]
+    rollback_version: u32,
+    #[prost(message, optional, tag = "6")]
+    commit_info: Option<wire::CommitInfo>,
+    #[prost(map = "string, string", tag = "7")]
+    function_ids: HashMap<String, String>,
+    #[prost(map = "string, string", tag = "8")]
+    class_ids: HashMap<String, String>,
+    #[prost(map = "string, string", tag = "9")]
+    definition_ids: HashMap<String, String>,
+}
+
+impl Row for VersionRow {
+    const TABLE: Table = Table::Versions;
+}
+
+pub(crate) fn publish(
+    ask: &Ask,
+    request: wire::AppPublishRequest,
+) -> Result<wire::AppPublishResponse, Status> {
+    let mut guard = ask.core.lock();
+    if let Some(answer) = ask.earlier(&guard) {
+        return Ok(answer);
+    }
+    let mut row = apps::get(&guard.state.rows, &request.app_id)?;
+    if row.is_stopped() {
+        return Err(Status::failed_precondition(format!(
+            "App {} has ended\nhint: deploy it anew",
+            request.app_id
+        )));
+    }
+    if request.staged {
+        return Err(Status::unimplemented(
+            "staged deployments are not there: this is modalflow's emulator",
+        ));
+    }
+    check_layout(&guard.state.rows, &request)?;
+    let is_deployment = request.app_state() == AppState::Deployed;
+    if is_deployment {
+        objects::check_name("App", &request.name)?;
+        check_tag(&request.deployment_tag)?;
+        request.name.clone_into(&mut row.name);
+        row.description = request.name.clone();
+    }
+    row.state = request.app_state;
+    row.function_ids = request.function_ids;
+    row.class_ids = request.class_ids;
+    row.definition_ids = request.definition_ids;
+    row.tags = request.tags;
+    let label = Label {
+        tag: request.deployment_tag,
+        client_version: ask.client_version.clone(),
+        rollback_version: 0,
+        commit_info: request.commit_info,
+    };
+    let (url, deployed_at) = put(ask, &mut guard, &request.app_id, row, label)?;
+    Ok(wire::AppPublishResponse {
+        url,
+        server_warnings: Vec::new(),
+        deployed_at,
+    })
+}
+
+/// Makes an earlier version the newest one.
+pub(crate) fn rollback(
+    ask: &Ask,
+    request: wire::AppRollbackRequest,
+) -> Result<wire::AppRollbackResponse, Status> {
+    let mut guard = ask.core.lock();
+    let mut row = deployed(&guard.state.rows, &request.app_id)?;
+    let wanted = if request.version < 0 {
+        i64::from(row.version) + i64::from(request.version)
+    } else {
+        i64::from(request.version)
+    };
+    let version = u32::try_from(wanted)
+        .ok()
+        .and_then(|number| {
+            guard
+                .state
+                .rows
+                .get::<VersionRow>(version_key(&request.app_id, number))
+        })
+        .ok_or_else(|| {
+            Status::not_found(format!("App {} has no version {wanted}", request.app_id))
+        })?;
+    row.function_ids = version.function_ids;
+    row.class_ids = version.class_ids;
+    row.definition_ids = version.definition_ids;
+    let label = Label {
+        tag: version.tag,
+        client_version: version.client_version,
+        rollback_version: version.version,
+        commit_info: version.commit_info,
+    };
+    let (url, deployed_at) = put(ask, &mut guard, &request.app_id, row, label)?;
+    Ok(wire::AppRollbackResponse {
+        url,
+        server_warnings: Vec::new(),
+        deployed_at,
+    })
+}
+
+/// The same version once more: containers are replaced.
+pub(crate) fn rollover(
+    ask: &Ask,
+    request: wire::AppRolloverRequest,
+) -> Result<wire::AppRolloverResponse, Status> {
+    let mut guard = ask.core.lock();
+    let row = deployed(&guard.state.rows, &request.app_id)?;
+    let label = Label {
+        client_version: ask.client_version.clone(),
+        ..Default::default()
+    };
+    let (url, deployed_at) = put(ask, &mut guard, &request.app_id, row, label)?;
+    Ok(wire::AppRolloverResponse {
+        url,
+        server_warnings: Vec::new(),
+        deployed_at,
+    })
+}
+
+pub(crate) fn history(
+    ask: &Ask,
+    request: wire::AppDeploymentHistoryRequest,
+) -> Result<wire::AppDeploymentHistoryResponse, Status> {
+    let guard = ask.core.lock();
+    let rows = &guard.state.rows;
+    let row = apps::get(rows, &request.app_id)?;
+    let versions = rows.scan::<VersionRow>(&objects::own_key(&request.app_id));
+    let app_deployment_histories = versions
+        .rev()
+        .map(|(_, version)| wire::AppDeploymentHistory {
+            app_id: request.app_id.clone(),
+            version: version.version,
+            client_version: version.client_version,
+            deployed_at: version.deployed_at,
+            deployed_by: session::USER.to_owned(),
+            tag: version.tag,
+            rollback_version: version.rollback_version,
+            rollback_allowed: row.state() == AppState::Deployed,
+            commit_info: version.commit_info,
+        })
+        .collect();
+    Ok(wire::AppDeploymentHistoryResponse {
+        app_deployment_histories,
+        production_app_version: row.version,
+    })
+}
+
+pub(crate) fn layout(
+    ask: &Ask,
+    request: wire::AppGetLayoutRequest,
+) -> Result<wire::AppGetLayoutResponse, Status> {
+    let guard = ask.core.lock();
+    let row = apps::get(&guard.state.rows, &request.app_id)?;
+    Ok(wire::AppGetLayoutResponse {
+        app_layout: Some(layout_of(&guard.state.rows, &request.app_id, &row)),
+    })
+}
+
+/// What an app consists of, with what callers must know of each function.
+pub(crate) fn layout_of(rows: &Rows, app_id: &str, row: &AppRow) -> wire::AppLayout {
+    use wire::object::HandleMetadataOneof;
+    let functions = row.function_ids.values().filter_map(|function_id| {
+        let metadata = definitions::handle_metadata(rows, app_id, function_id).ok()?;
+        Some(wire::Object {
+            object_id: function_id.clone(),
+            handle_metadata_oneof: Some(HandleMetadataOneof::FunctionHandleMetadata(metadata)),
+        })
+    });
+    let classes = row.class_ids.values().map(|class_id| wire::Object {
+        object_id: class_id.clone(),
+        handle_metadata_oneof: Some(HandleMetadataOneof::ClassHandleMetadata(
+            wire::ClassHandleMetadata::default(),
+        )),
+    });
+    wire::AppLayout {
+        objects: functions.chain(classes).collect(),
+        function_ids: row.function_ids.clone(),
+        class_ids: row.class_ids.clone(),
+    }
+}
+
+/// The app that a function belongs to.
+pub(crate) fn app_of(rows: &Rows, function_id: &str) -> Option<String> {
+    Some(rows.get::<FunctionRow>(function_id)?.app_id)
+}
+
+/// All functions that were ever made for an app, variants too.
+pub(crate) fn functions_of(rows: &Rows, app_id: &str) -> HashSet<String> {
+    rows.scan::<FunctionRow>(b"")
+        .filter(|(_, row)| row.app_id == app_id)
+        .map(|(id, _)| String::from_utf8_lossy(id).into_owned())
+        .collect()
+}
+
+/// Adds the rows that end the memory of an app.
+pub(crate) fn forget(rows: &Rows, app_id: &str, change: &mut Change) {
+    change.delete::<AppRow>(app_id);
+    objects::clear::<VersionRow>(rows, &objects::own_key(app_id), change);
+    let functions = functions_of(rows, app_id);
+    for (definition_id, row) in rows.scan::<DefinitionRow>(b"") {
+        if functions.contains(&row.function_id) {
+            change.delete::<DefinitionRow>(definition_id);
+        }
+    }
+    for function_id in &functions {
+        change.delete::<FunctionRow>(function_id);
+        change.delete::<ScheduleRow>(function_id);
+    }
+    for (class_id, row) in rows.scan::<ClassRow>(b"") {
+        if row.app_id == app_id {
+            change.delete::<ClassRow>(class_id);
+        }
+    }
+}
+
+/// What a version is called in the history.
+#[derive(Default)]
+struct Label {
+    tag: String,
+    client_version: String,
+    rollback_version: u32,
+    commit_info: Option<wire::CommitInfo>,
+}
+
+fn put(
+    ask: &Ask,
+    inner: &mut Inner,
+    app_id: &str,
+    mut row: AppRow,
+    label: Label,
+) -> Result<(String, f64), Status> {
+    let now = ask.now();
+    let mut change = Change::default();
+    let is_deployment = row.state() == AppState::Deployed;
+    if is_deployment {
+        row.version += 1;
+        row.deployed_at = now;
+        let version = VersionRow {
+            version: row.version,
+            deployed_at: now,
+            tag: label.tag,
+            client_version: label.client_version,
+            rollback_version: label.rollback_version,
+            commit_info: label.commit_info,
+            function_ids: row.function_ids.clone(),
+            class_ids: row.class_ids.clone(),
+            definition_ids: row.definition_ids.clone(),
+        };
+        change.put(version_key(app_id, row.version), &version);
+    }
+    change.put(app_id, &row);
+    let url = apps::page_url(app_id);
+    let deployed_at = if is_deployment { now } else { 0.0 };
+    let answer = wire::AppPublishResponse {
+        url: url.clone(),
+        server_warnings: Vec::new(),
+        deployed_at,
+    };
+    // There is one deployed app of a name.
+    let namesake = apps::deployed(&inner.state.rows, &row.environment, &row.name)
+        .filter(|(id, _)| is_deployment && id != app_id);
+    ask.commit_once(inner, change, &answer)?;
+    if let Some((id, _)) = namesake {
+        ask.core.stop_app(inner, &id, session::USER);
+    }
+    ask.core.activate_app(inner, app_id);
+    Ok((url, deployed_at))
+}
+
+fn check_layout(rows: &Rows, request: &wire::AppPublishRequest) -> Result<(), Status> {
+    for (tag, function_id) in &request.function_ids {
+        let is_ready = rows
+            .get::<FunctionRow>(function_id)
+            .is_some_and(|row| row.app_id == request.app_id && !row.definition_id.is_empty());
+        if !is_ready {
+            return Err(Status::not_found(format!(
+                "function '{tag}' ({function_id}) of App {} not found",
+                request.app_id
+            )));
+        }
+    }
+    for (function_id, definition_id) in &request.definition_ids {
+        let is_its_own = rows
+            .get::<DefinitionRow>(definition_id)
+            .is_some_and(|row| row.function_id == *function_id);
+        if !definition_id.is_empty() && !is_its_own {
+            return Err(Status::not_found(format!(
+                "definition {definition_id} of function {function_id} not found"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_tag(tag: &str) -> Result<(), Status> {
+    let is_good = tag.len() <= 50
+        && tag
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if is_good {
+        Ok(())
+    } else {
+        Err(Status::invalid_argument(format!(
+            "invalid deployment tag '{tag}': up to 50 letters, digits, dashes, periods and underscores are allowed"
+        )))
+    }
+}
+
+fn deployed(rows: &Rows, app_id: &str) -> Result<AppRow, Status> {
+    let row = apps::get(rows, app_id)?;
+    if row.state() == AppState::Deployed {
+        Ok(row)
+    } else {
+        Err(Status::failed_precondition(format!(
+            "App {app_id} is not deployed"
+        )))
+    }
+}
+
+fn version_key(app_id: &str, version: u32) -> Vec<u8> {
+    [objects::own_key(app_id).as_slice(), &version.to_be_bytes()].concat()
+}
+
+impl Core {
+    /// Makes the functions of an app what its last deployment says; containers of earlier ones finish their inputs and leave.
+    pub(crate) fn activate_app(&self, inner: &mut Inner, app_id: &str) {
+        let Ok(row) = apps::get(&inner.state.rows, app_id) else {
+            return;
+        };
+        if row.is_stopped() || row.state() == AppState::Initializing {
+            return;
+        }
+        let mut active = HashSet::new();
+        for function_id in functions_of(&inner.state.rows, app_id) {
+            let parent = inner
+                .state
+                .rows
+                .get::<FunctionRow>(&function_id)
+                .map(|row| row.parent)
+                .unwrap_or_default();
+            let named = if parent.is_empty() {
+                &function_id
+            } else {
+                &parent
+            };
+            if !row.function_ids.values().any(|id| id == named) {
+                continue;
+            }
+            match activation::activate(self, inner, app_id, &row, &function_id) {
+                Ok(()) => {
+                    active.insert(function_id);
+                }
+                Err(error) => tracing::error!(%error, function_id, "function cannot be activated"),
+            }
+        }
+        let left_out: Vec<String> = functions_of(&inner.state.rows, app_id)
+            .into_iter()
+            .filter(|id| !active.contains(id) && inner.functions.contains_key(id))
+            .collect();
+        for function_id in &left_out {
+            inner.functions.remove(function_id);
+        }
+        self.send_away(inner, |container| {
+            left_out.contains(&container.function_id) && container.running.is_empty()
+        });
+        for live in inner.live.values() {
+            live.work_bell.notify_waiters();
+        }
+        for function_id in active {
+            self.dispatch(inner, &function_id);
+        }
+        let now = self.clock.now();
+        self.look_at(inner, now);
+    }
+}

@@ -1,0 +1,485 @@
+//! Files in volumes: listed, put, got, removed, copied.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use modal_api::wire::{self, file_entry::FileType};
+use tonic::Status;
+
+use crate::{
+    ask::Ask,
+    contents::{Contents, hex},
+    volumes::{BLOCK_BYTES, existing, file, inside, root, unusable},
+};
+
+/// As on Modal.
+const MAX_FILE_BYTES: u64 = 1 << 40;
+const BATCH: usize = 1000;
+
+pub(crate) fn list(
+    ask: &Ask,
+    request: wire::VolumeListFilesRequest,
+) -> Result<Vec<wire::VolumeListFilesResponse>, Status> {
+    let batches = entries(
+        ask,
+        &request.volume_id,
+        &request.path,
+        Depth::of(request.recursive, request.max_entries),
+    )?;
+    Ok(batches
+        .chunks(BATCH)
+        .map(|entries| wire::VolumeListFilesResponse {
+            entries: entries.to_vec(),
+        })
+        .collect())
+}
+
+pub(crate) fn list2(
+    ask: &Ask,
+    request: wire::VolumeListFiles2Request,
+) -> Result<Vec<wire::VolumeListFiles2Response>, Status> {
+    let batches = entries(
+        ask,
+        &request.volume_id,
+        &request.path,
+        Depth::of(request.recursive, request.max_entries),
+    )?;
+    Ok(batches
+        .chunks(BATCH)
+        .map(|entries| wire::VolumeListFiles2Response {
+            entries: entries.to_vec(),
+        })
+        .collect())
+}
+
+/// How far a listing goes.
+struct Depth {
+    recursive: bool,
+    most: usize,
+}
+
+impl Depth {
+    fn of(recursive: bool, most: Option<u32>) -> Self {
+        let most = most
+            .and_then(|most| usize::try_from(most).ok())
+            .filter(|most| *most > 0);
+        Self {
+            recursive,
+            most: most.unwrap_or(usize::MAX),
+        }
+    }
+}
+
+fn entries(
+    ask: &Ask,
+    volume_id: &str,
+    path: &str,
+    depth: Depth,
+) -> Result<Vec<wire::FileEntry>, Status> {
+    let root = root(&ask.core, &ask.core.lock(), volume_id)?;
+    let relative = inside(path)?;
+    let place = existing(&root, &relative)?;
+    let mut found = Vec::new();
+    if place.is_dir() {
+        walk(&place, &relative, &depth, &mut found).map_err(unusable(volume_id))?;
+    } else {
+        let metadata = fs::symlink_metadata(&place).map_err(unusable(volume_id))?;
+        found.push(entry(&relative, &metadata));
+    }
+    Ok(found)
+}
+
+fn walk(
+    folder: &Path,
+    relative: &Path,
+    depth: &Depth,
+    found: &mut Vec<wire::FileEntry>,
+) -> io::Result<()> {
+    let mut children: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    children.sort_by_key(fs::DirEntry::file_name);
+    for child in children {
+        if found.len() >= depth.most {
+            break;
+        }
+        let Ok(metadata) = child.metadata() else {
+            // Removed while we looked.
+            continue;
+        };
+        let path = relative.join(child.file_name());
+        found.push(entry(&path, &metadata));
+        if depth.recursive && metadata.is_dir() {
+            walk(&child.path(), &path, depth, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn entry(path: &Path, metadata: &fs::Metadata) -> wire::FileEntry {
+    let kind = if metadata.is_dir() {
+        FileType::Directory
+    } else if metadata.is_symlink() {
+        FileType::Symlink
+    } else {
+        FileType::File
+    };
+    let modified = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    wire::FileEntry {
+        path: path.to_string_lossy().into_owned(),
+        r#type: kind.into(),
+        mtime: modified.map_or(0, |time| time.as_secs()),
+        size: if metadata.is_file() {
+            metadata.len()
+        } else {
+            0
+        },
+    }
+}
+
+/// The first version: whole contents that were uploaded before.
+pub(crate) fn put(ask: &Ask, request: wire::VolumePutFilesRequest) -> Result<(), Status> {
+    let root = root(&ask.core, &ask.core.lock(), &request.volume_id)?;
+    let contents = &ask.core.contents;
+    let mut placings = Vec::new();
+    for file in &request.files {
+        let placing = Placing::new(
+            &root,
+            &file.filename,
+            file.mode,
+            request.disallow_overwrite_existing_files,
+        )?;
+        if !contents.has(&file.sha256_hex)? {
+            return Err(Status::failed_precondition(format!(
+                "the content of '{}' was not uploaded",
+                file.filename
+            )));
+        }
+        placings.push((placing, contents.path(&file.sha256_hex)?));
+    }
+    let failed = || unusable(&request.volume_id);
+    let mut ready = Vec::new();
+    for (placing, content) in placings {
+        let fresh = contents.fresh();
+        fs::copy(content, &fresh).map_err(failed())?;
+        ready.push((placing, fresh));
+    }
+    place_all(ready).map_err(failed())
+}
+
+/// The second version: blocks. Answers those that are missing, or puts all files.
+pub(crate) fn put2(
+    ask: &Ask,
+    request: wire::VolumePutFiles2Request,
+) -> Result<wire::VolumePutFiles2Response, Status> {
+    let root = root(&ask.core, &ask.core.lock(), &request.volume_id)?;
+    let contents = &ask.core.contents;
+    let mut placings = Vec::new();
+    let mut missing_blocks = Vec::new();
+    for (file_index, file) in (0..).zip(&request.files) {
+        if file.size > MAX_FILE_BYTES || file.blocks.len() as u64 != file.size.div_ceil(BLOCK_BYTES)
+        {
+            return Err(Status::invalid_argument(format!(
+                "'{}': {} blocks do not make {} bytes",
+                file.path,
+                file.blocks.len(),
+                file.size
+            )));
+        }
+        placings.push(Placing::new(
+            &root,
+            &file.path,
+            file.mode,
+            request.disallow_overwrite_existing_files,
+        )?);
+        for (block_index, block) in (0..).zip(&file.blocks) {
+            let hash = hex(&block.contents_sha256);
+            if !contents.has(&hash)? {
+                missing_blocks.push(wire::volume_put_files2_response::MissingBlock {
+                    file_index,
+                    block_index,
+                    put_url: ask.core.url(&format!("block/{hash}"))?,
+                });
+            }
+        }
+    }
+    if missing_blocks.is_empty() {
+        let failed = || unusable(&request.volume_id);
+        let mut ready = Vec::new();
+        for (placing, file) in placings.into_iter().zip(&request.files) {
+            let fresh = contents.fresh();
+            assemble(contents, file, &fresh)?;
+            ready.push((placing, fresh));
+        }
+        place_all(ready).map_err(failed())?;
+    }
+    Ok(wire::VolumePutFiles2Response { missing_blocks })
+}
+
+/// Blocks come without their last zero bytes; the file's length brings them back.
+fn assemble(
+    contents: &Contents,
+    file: &wire::volume_put_files2_request::File,
+    fresh: &Path,
+) -> Result<(), Status> {
+    let failed = |error: io::Error| {
+        Status::unavailable(format!("'{}' cannot be written: {error}", file.path))
+    };
+    let target = File::create(fresh).map_err(failed)?;
+    for (number, block) in (0..).zip(&file.blocks) {
+        let path = contents.path(&hex(&block.contents_sha256))?;
+        let bytes = fs::read(path).map_err(failed)?;
+        let start = number * BLOCK_BYTES;
+        if bytes.len() as u64 > file.size - start {
+            return Err(Status::invalid_argument(format!(
+                "'{}': a block is longer than the file",
+                file.path
+            )));
+        }
+        target.write_all_at(&bytes, start).map_err(failed)?;
+    }
+    target.set_len(file.size).map_err(failed)
+}
+
+/// Where a file goes.
+struct Placing {
+    target: PathBuf,
+    mode: u32,
+}
+
+impl Placing {
+    fn new(root: &Path, path: &str, mode: Option<u32>, keeps: bool) -> Result<Self, Status> {
+        let relative = inside(path)?;
+        if relative.as_os_str().is_empty() {
+            return Err(Status::invalid_argument(format!("'{path}' names no file")));
+        }
+        // Through a link the way could lead out: the nearest folder that exists must be inside.
+        let mut folder = relative.parent();
+        while let Some(parent) = folder {
+            if root.join(parent).exists() {
+                existing(root, parent)?;
+                break;
+            }
+            folder = parent.parent();
+        }
+        let target = root.join(&relative);
+        if target.is_dir() {
+            return Err(Status::invalid_argument(format!(
+                "'{path}' is a directory, no file"
+            )));
+        }
+        if keeps && target.symlink_metadata().is_ok() {
+            return Err(Status::already_exists(format!("'{path}' already exists")));
+        }
+        Ok(Self {
+            target,
+            mode: mode.unwrap_or(0o644) & 0o777,
+        })
+    }
+}
+
+/// Everything is written by now: what is left are renames.
+fn place_all(ready: Vec<(Placing, PathBuf)>) -> io::Result<()> {
+    for (placing, fresh) in ready {
+        if let Some(parent) = placing.target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::set_permissions(&fresh, Permissions::from_mode(placing.mode))?;
+        fs::rename(fresh, placing.target)?;
+    }
+    Ok(())
+}
+
+/// The first version's way to read: the content in the answer. Files that do not fit are got in parts.
+pub(crate) fn get(
+    ask: &Ask,
+    request: wire::VolumeGetFileRequest,
+) -> Result<wire::VolumeGetFileResponse, Status> {
+    let path = file(
+        &ask.core,
+        &ask.core.lock(),
+        &request.volume_id,
+        &request.path,
+    )?;
+    let failed = || unusable(&request.volume_id);
+    let file = File::open(path).map_err(failed())?;
+    let size = file.metadata().map_err(failed())?.len();
+    let (start, len) = part(size, request.start, request.len);
+    if len > modal_api::MAX_MESSAGE_BYTES as u64 / 2 {
+        return Err(Status::invalid_argument(
+            "the part does not fit into a message: ask for a shorter one",
+        ));
+    }
+    let mut data = vec![0; usize::try_from(len).unwrap_or_default()];
+    file.read_exact_at(&mut data, start).map_err(failed())?;
+    Ok(wire::VolumeGetFileResponse {
+        data_oneof: Some(wire::volume_get_file_response::DataOneof::Data(data.into())),
+        size,
+        start,
+        len,
+    })
+}
+
+/// An address for each block that the part touches.
+pub(crate) fn get2(
+    ask: &Ask,
+    request: wire::VolumeGetFile2Request,
+) -> Result<wire::VolumeGetFile2Response, Status> {
+    let path = file(
+        &ask.core,
+        &ask.core.lock(),
+        &request.volume_id,
+        &request.path,
+    )?;
+    let size = fs::metadata(path)
+        .map_err(unusable(&request.volume_id))?
+        .len();
+    let (start, len) = part(size, request.start, request.len);
+    let relative = inside(&request.path)?;
+    let relative = escape(&relative.to_string_lossy());
+    let mut get_urls = Vec::new();
+    let (mut from, end) = (start, start + len);
+    while from < end {
+        // Blocks lie where they do in the file, not where the part begins.
+        let to = ((from / BLOCK_BYTES + 1) * BLOCK_BYTES).min(end);
+        let address = format!("part/{}/{from}/{}/{relative}", request.volume_id, to - from);
+        get_urls.push(ask.core.url(&address)?);
+        from = to;
+    }
+    Ok(wire::VolumeGetFile2Response {
+        get_urls,
+        size,
+        start,
+        len,
+    })
+}
+
+/// A length of zero: up to the end.
+fn part(size: u64, start: u64, len: u64) -> (u64, u64) {
+    let start = start.min(size);
+    let rest = size - start;
+    (start, if len == 0 { rest } else { len.min(rest) })
+}
+
+/// A path as part of a URL.
+fn escape(path: &str) -> String {
+    let mut url = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_./~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
+}
+
+pub(crate) fn remove(ask: &Ask, request: wire::VolumeRemoveFileRequest) -> Result<(), Status> {
+    remove_path(ask, &request.volume_id, &request.path, request.recursive)
+}
+
+pub(crate) fn remove2(ask: &Ask, request: wire::VolumeRemoveFile2Request) -> Result<(), Status> {
+    remove_path(ask, &request.volume_id, &request.path, request.recursive)
+}
+
+fn remove_path(ask: &Ask, volume_id: &str, path: &str, recursive: bool) -> Result<(), Status> {
+    let root = root(&ask.core, &ask.core.lock(), volume_id)?;
+    let relative = inside(path)?;
+    let (Some(parent), Some(name)) = (relative.parent(), relative.file_name()) else {
+        return Err(Status::invalid_argument(
+            "the volume's root cannot be removed: delete the volume",
+        ));
+    };
+    // The last part may be a link: that is removed, not what it leads to.
+    let place = existing(&root, parent)?.join(name);
+    let metadata = fs::symlink_metadata(&place)
+        .map_err(|_| Status::not_found(format!("no such file or directory: '{path}'")))?;
+    let removed = if !metadata.is_dir() {
+        fs::remove_file(place)
+    } else if recursive {
+        fs::remove_dir_all(place)
+    } else {
+        return Err(Status::invalid_argument(format!(
+            "'{path}' is a directory: remove it recursively"
+        )));
+    };
+    removed.map_err(unusable(volume_id))
+}
+
+pub(crate) fn copy(ask: &Ask, request: wire::VolumeCopyFilesRequest) -> Result<(), Status> {
+    copy_paths(
+        ask,
+        &request.volume_id,
+        &request.src_paths,
+        &request.dst_path,
+        request.recursive,
+    )
+}
+
+pub(crate) fn copy2(ask: &Ask, request: wire::VolumeCopyFiles2Request) -> Result<(), Status> {
+    copy_paths(
+        ask,
+        &request.volume_id,
+        &request.src_paths,
+        &request.dst_path,
+        request.recursive,
+    )
+}
+
+/// Into a directory, or to another name: like `cp`.
+fn copy_paths(
+    ask: &Ask,
+    volume_id: &str,
+    sources: &[String],
+    target: &str,
+    recursive: bool,
+) -> Result<(), Status> {
+    let root = root(&ask.core, &ask.core.lock(), volume_id)?;
+    let folder = root.join(inside(target)?);
+    let into = folder.is_dir() || target.ends_with('/') || sources.len() > 1;
+    for source in sources {
+        let relative = inside(source)?;
+        let place = existing(&root, &relative)?;
+        if place.is_dir() && !recursive {
+            return Err(Status::invalid_argument(format!(
+                "'{source}' is a directory: copy it recursively"
+            )));
+        }
+        let name = relative
+            .file_name()
+            .ok_or_else(|| Status::invalid_argument("the volume's root cannot be copied"))?;
+        let to = if into {
+            folder.join(name)
+        } else {
+            folder.clone()
+        };
+        if to.starts_with(&place) {
+            return Err(Status::invalid_argument(format!(
+                "'{source}' cannot be copied into itself"
+            )));
+        }
+        copy_tree(&place, &to).map_err(unusable(volume_id))?;
+    }
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        return fs::copy(from, to).map(drop);
+    }
+    fs::create_dir_all(to)?;
+    for child in fs::read_dir(from)? {
+        let child = child?;
+        copy_tree(&child.path(), &to.join(child.file_name()))?;
+    }
+    Ok(())
+}
