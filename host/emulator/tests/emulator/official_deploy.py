@@ -77,7 +77,7 @@ if ROUND == "first":
     print("exception:", outcome(lambda: function("work").remote(13)))
     print("place:", function("place").remote())
     print("map:", list(function("work").map([1, 2, 3])))
-    call = function("large").spawn_map([1, 2])
+    call = function("large").experimental_spawn_map([1, 2])
     print("spawned map:", [len(call.get(timeout=60, index=index)) for index in range(2)])
     print("generator:", list(function("squares").remote_gen(4)))
     print("large:", len(function("large").remote(3 << 20)))
