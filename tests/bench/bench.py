@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument(
         "--history", type=int, default=0, help="finished task instances beside which a tick is measured too (10000000: 10 minutes)"
     )
+    parser.add_argument("--explain", type=Path, metavar="FILE", help="with --history: write each statement of such a tick and its plan there")
     parser.add_argument("--out", type=Path, default=Path("target/bench.json"), help="where the single figures go")
     parser.add_argument("--keep", action="store_true", help="keep the working folder with its logs")
     parser.add_argument("--report", type=Path, help="measure nothing, print the table of this file")
@@ -182,6 +183,8 @@ def main() -> None:
     if arguments.report:
         print(report.table(json.loads(arguments.report.read_text())))
         return
+    if arguments.explain and not arguments.history:
+        parser.error("--explain shows a tick beside a history: give --history too")
     folder = Path(tempfile.mkdtemp(prefix="modalflow-bench-"))
     bench = Bench(arguments, folder)
     try:

@@ -5,8 +5,10 @@ history. For us each is one `modalflow-host tick`, a process from its start to i
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import explain
 from database import Database
 from systems import Modalflow, System
 
@@ -105,25 +107,32 @@ def crowd(bench, name: str) -> None:
         ten_due(bench, system, "10 due of 1,000 DAGs", "crowd")
         if bench.arguments.history:
             made = history(system.database, bench.arguments.history)
-            ten_due(bench, system, f"10 due after {made:,} task instances", "history")
+            what = f"10 due after {made:,} task instances"
+            ten_due(bench, system, what, "history")
+            if bench.arguments.explain:
+                found: list[tuple[float, str, str]] = []
+                ten_due(bench, system, f"{what}, explained", "explained", explain.plans(system.database, found))
+                bench.arguments.explain.write_text(explain.page(f"A tick that carries 10 due runs of 10 tasks to their end, in a database of 1,000 DAGs and {made:,} finished task instances", found))
 
 
-def ten_due(bench, system: Modalflow, what: str, label: str) -> None:
+def ten_due(bench, system: Modalflow, what: str, label: str, watching: AbstractContextManager | None = None) -> None:
+    """Ticks as often as `--runs` says, after one that fills the caches; one tick alone if somebody is `watching` it."""
     ids = tuple(f"due_{number:04d}" for number in range(10))
-    for number in range(bench.arguments.runs + 1):
+    for number in range(1 if watching else bench.arguments.runs + 1):
         system.database.pause(ids, True)
         for dag_id in ids:
             system.trigger(dag_id, f"{label}-{number}")
         system.database.pause(ids, False)
         before = scanned(system.database)
-        cost = system.run("tick")[1]
-        time.sleep(1.5)  # Postgres counts what a session did when that session is over.
+        with watching or nullcontext():
+            cost = system.run("tick")[1]
+            time.sleep(1.5)  # Postgres counts what a session did when that session is over.
         rows = scanned(system.database) - before
         done = system.database.query(
             "SELECT count(*) FROM dag_run WHERE run_id = %s AND state = 'success'", f"{label}-{number}"
         )
         assert done == [(10,)], done
-        if number:  # the first fills the caches
+        if number or watching:  # the first fills the caches
             bench.add(system, what, seconds=cost.wall, cpu=cost.cpu, **{"rows of runs and tasks read in sequence": rows})
 
 
