@@ -1,5 +1,6 @@
 //! What must hold for a DAG beyond that it imports: its ids, what the scheduler can do, what the validators say.
 
+use model::ExecutorConfig;
 use plugin_host::{DagValidator, DagView, Finding, Operation, Severity, ValidationRequest};
 
 use crate::BUNDLE;
@@ -29,6 +30,7 @@ pub(crate) async fn check(
                 dag.dag_id, missing.what, missing.hint
             ));
         }
+        errors.extend(check_executor_configs(dag));
         let request = ValidationRequest {
             operation,
             bundle: BUNDLE.to_owned(),
@@ -57,6 +59,21 @@ pub(crate) async fn check(
     } else {
         Err(Failure::new(errors.join("\n\n")))
     }
+}
+
+/// What tasks ask of their containers.
+fn check_executor_configs(dag: &ParsedDag) -> Vec<String> {
+    dag.dag
+        .tasks
+        .iter()
+        .filter_map(|task| {
+            let problem = ExecutorConfig::read(&task.executor_config).err()?;
+            Some(format!(
+                "the task {} of the DAG {}: {problem}\nhint: {}",
+                task.task_id, dag.dag_id, problem.hint
+            ))
+        })
+        .collect()
 }
 
 fn describe(dag_id: &str, finding: &Finding) -> String {

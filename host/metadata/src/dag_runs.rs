@@ -7,7 +7,7 @@ use scheduler::snapshot::QueuedRun;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::{Error, carrier};
+use crate::{Error, carrier, executor_config};
 
 /// What a run takes from its DAG and its maker when it is inserted.
 #[derive(Debug, Clone)]
@@ -130,18 +130,21 @@ pub async fn insert_task_instances(
         .map(|_| carrier::child(of.context_carrier))
         .collect();
     let executors: Vec<Option<&str>> = new.iter().map(|(_, ti)| ti.executor.as_deref()).collect();
-    // executor_config is a pickle in Airflow; '\x80057d942e' is the empty dict.
+    let configs: Vec<Vec<u8>> = new
+        .iter()
+        .map(|(_, ti)| executor_config::pickled(&ti.executor_config))
+        .collect::<Result<_, _>>()?;
     let done = sqlx::query(
         "INSERT INTO task_instance (id, dag_id, run_id, task_id, map_index, try_number, max_tries, hostname, \
                 unixname, pool, pool_slots, queue, priority_weight, operator, custom_operator_name, executor, \
                 executor_config, updated_at, context_carrier, span_status, task_display_name, dag_version_id) \
          SELECT n.id, $1, $2, n.task_id, n.map_index, 0, n.max_tries, '', '', n.pool, n.pool_slots, n.queue, \
-                n.priority_weight, n.operator, n.custom_operator_name, n.executor, '\\x80057d942e', $3, \
+                n.priority_weight, n.operator, n.custom_operator_name, n.executor, n.executor_config, $3, \
                 n.context_carrier, 'not_started', n.task_display_name, $4 \
            FROM unnest($5::uuid[], $6::text[], $7::int[], $8::int[], $9::text[], $10::int[], $11::text[], \
-                       $12::int[], $13::text[], $14::text[], $15::text[], $16::jsonb[], $17::text[]) \
+                       $12::int[], $13::text[], $14::text[], $15::text[], $16::jsonb[], $17::text[], $18::bytea[]) \
                 AS n (id, task_id, map_index, max_tries, pool, pool_slots, queue, priority_weight, operator, \
-                      custom_operator_name, executor, context_carrier, task_display_name) \
+                      custom_operator_name, executor, context_carrier, task_display_name, executor_config) \
          ON CONFLICT DO NOTHING",
     )
     .bind(of.dag_id)
@@ -161,6 +164,7 @@ pub async fn insert_task_instances(
     .bind(executors)
     .bind(carriers)
     .bind(text(|ti| &ti.task_display_name))
+    .bind(configs)
     .execute(db)
     .await?;
     Ok(done.rows_affected())

@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
-use crate::{Error, carrier};
+use crate::{Error, carrier, executor_config};
 
 /// A task instance to be started, with everything its workload needs.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Intent {
     pub ti_id: Uuid,
     /// Spawns of this intent that failed before.
     pub failures: i32,
+    /// What the task asks of its container; null: nothing.
+    pub executor_config: serde_json::Value,
     /// Airflow's `ExecuteTask`, without its token.
     pub workload: serde_json::Value,
 }
@@ -28,7 +30,7 @@ pub async fn unsent(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<Int
         "SELECT x.dispatch_id, x.failures, ti.id, ti.task_id, ti.dag_id, ti.run_id, ti.try_number, \
                 ti.map_index, ti.dag_version_id, ti.pool_slots, coalesce(ti.queue, 'default') AS queue, \
                 coalesce(ti.priority_weight, 1) AS priority_weight, ti.context_carrier, \
-                d.relative_fileloc, d.bundle_name, dr.bundle_version \
+                ti.executor_config, d.relative_fileloc, d.bundle_name, dr.bundle_version \
            FROM modalflow.dispatch x \
            JOIN task_instance ti ON ti.id = x.ti_id AND ti.state = 'queued' \
            JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id \
@@ -78,6 +80,7 @@ pub async fn unsent(db: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<Int
                 dispatch_id: row.try_get("dispatch_id")?,
                 ti_id,
                 failures: row.try_get("failures")?,
+                executor_config: executor_config::unpickled(row.try_get("executor_config")?),
                 workload,
             })
         })

@@ -26,6 +26,8 @@ pub enum Error {
         "schedule DAG {dag_id:?}: its task {task_id:?} has a weight rule of its own, and nobody has asked it\nhint: `modalflow-host dags update` with the DAG's file, so that it is parsed again"
     )]
     NoWeight { dag_id: String, task_id: String },
+    #[error("store an executor_config")]
+    ExecutorConfig(#[from] serde_pickle::Error),
     #[error("read the serialized DAG {dag_id}")]
     SerializedDag {
         dag_id: String,

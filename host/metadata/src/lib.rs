@@ -19,6 +19,7 @@ pub mod dispatch;
 pub mod due;
 mod error;
 pub mod execution;
+mod executor_config;
 pub mod history;
 pub mod hitl;
 pub mod import_errors;

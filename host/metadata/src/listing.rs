@@ -74,6 +74,9 @@ pub struct TaskRow {
     pub hostname: Option<String>,
     /// Modal's function call.
     pub external_executor_id: Option<String>,
+    /// How often whoever runs containers lost it, in all its tries; none of that used one up.
+    pub platform_faults: i64,
+    pub last_platform_fault: Option<String>,
     pub id: Uuid,
 }
 
@@ -91,8 +94,15 @@ pub async fn task_instances(
                 start_date, end_date, \
                 coalesce(CASE WHEN state IN ('running') THEN extract(epoch FROM now() - start_date)::float8 \
                          END, duration) AS duration, \
-                hostname, external_executor_id, id \
-           FROM task_instance WHERE dag_id = $1 AND run_id = $2 \
+                hostname, external_executor_id, id, \
+                coalesce(faults.count, 0) AS platform_faults, faults.last_reason AS last_platform_fault \
+           FROM task_instance ti \
+           LEFT JOIN LATERAL (SELECT sum(q.count)::bigint AS count, \
+                                     (array_agg(q.last_reason ORDER BY q.try_number DESC))[1] AS last_reason \
+                                FROM modalflow.requeue q \
+                               WHERE q.dag_id = ti.dag_id AND q.run_id = ti.run_id AND q.task_id = ti.task_id \
+                                 AND q.map_index = ti.map_index) AS faults ON true \
+          WHERE dag_id = $1 AND run_id = $2 \
           ORDER BY start_date NULLS LAST, task_id, map_index",
     )
     .bind(dag_id)

@@ -19,8 +19,8 @@ pub struct TryFacts {
     pub logical_date: Option<DateTime<Utc>>,
     pub owner: Option<String>,
     pub fail_fast: bool,
-    /// How often the platform gave this try back already.
-    pub requeued: i32,
+    /// How often in a row the platform lost this task instance already.
+    pub platform_faults: i64,
 }
 
 /// The columns and joins of [`TryFacts`], with the condition that picks the tries.
@@ -28,13 +28,13 @@ macro_rules! facts_where {
     ($condition:literal) => {
         concat!(
             "SELECT ti.id, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.state, ti.try_number, \
-                    ti.max_tries, dr.logical_date, d.owners, d.fail_fast, coalesce(q.count, 0) AS requeued \
+                    ti.max_tries, dr.logical_date, d.owners, d.fail_fast, \
+                    (SELECT coalesce(sum(q.count), 0)::bigint FROM modalflow.requeue q \
+                      WHERE q.dag_id = ti.dag_id AND q.run_id = ti.run_id AND q.task_id = ti.task_id \
+                        AND q.map_index = ti.map_index AND q.try_number > ti.try_number - 3) AS platform_faults \
                FROM task_instance ti \
                JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id \
-               JOIN dag d ON d.dag_id = ti.dag_id \
-               LEFT JOIN modalflow.requeue q ON q.dag_id = ti.dag_id AND q.run_id = ti.run_id \
-                     AND q.task_id = ti.task_id AND q.map_index = ti.map_index \
-                     AND q.try_number = ti.try_number ",
+               JOIN dag d ON d.dag_id = ti.dag_id ",
             $condition
         )
     };
@@ -153,7 +153,7 @@ fn facts(row: &sqlx::postgres::PgRow) -> Result<TryFacts, Error> {
         logical_date: row.try_get("logical_date")?,
         owner: row.try_get("owners")?,
         fail_fast: row.try_get("fail_fast")?,
-        requeued: row.try_get("requeued")?,
+        platform_faults: row.try_get("platform_faults")?,
     })
 }
 
@@ -173,13 +173,14 @@ pub async fn settle(
 ) -> Result<(), Error> {
     let event = match decision {
         Lost::UpForRetry | Lost::Failed => "failed",
-        Lost::Requeue => "requeued",
+        Lost::Requeue | Lost::Again { .. } => "requeued",
         // Airflow's word: its scheduler hears of the end from its executor.
         Lost::Cleared { .. } => STATE_MISMATCH,
     };
     log(db, lost, event, reason, now).await?;
     match decision {
         Lost::Requeue => requeue(db, lost, reason, now).await,
+        Lost::Again { max_tries } => run_again(db, lost, *max_tries, reason, now).await,
         Lost::Cleared { max_tries } => set_cleared(db, lost, *max_tries, now).await,
         Lost::UpForRetry => end_try(db, lost, TaskInstanceState::UpForRetry, now).await,
         Lost::Failed => {
@@ -238,11 +239,46 @@ async fn requeue(
     .bind(Uuid::now_v7())
     .execute(&mut *db)
     .await?;
+    count(db, lost, reason, now).await?;
+    Ok(())
+}
+
+/// It ran and was taken away: the try is over, and costs none of those that the task has.
+async fn run_again(
+    db: &mut PgConnection,
+    lost: &TryFacts,
+    max_tries: i32,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let wait = count(db, lost, reason, now).await?;
+    // In the row before it is archived, as what a retry policy says of the coming retry.
     sqlx::query(
-        "INSERT INTO modalflow.requeue (dag_id, run_id, task_id, map_index, try_number, count, last_reason) \
-         VALUES ($1, $2, $3, $4, $5, 1, $6) \
+        "UPDATE task_instance SET max_tries = $2, retry_delay_override = $3, retry_reason = $4 WHERE id = $1",
+    )
+    .bind(lost.id)
+    .bind(max_tries)
+    .bind(wait.as_seconds_f64())
+    .bind(reason)
+    .execute(&mut *db)
+    .await?;
+    end_try(db, lost, TaskInstanceState::UpForRetry, now).await
+}
+
+/// Counts a platform fault, and answers how long the task instance is to wait for it.
+async fn count(
+    db: &mut PgConnection,
+    lost: &TryFacts,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<TimeDelta, Error> {
+    let wait = scheduler::lost::backoff(lost.platform_faults + 1);
+    sqlx::query(
+        "INSERT INTO modalflow.requeue AS q \
+                (dag_id, run_id, task_id, map_index, try_number, count, last_reason, not_before) \
+         VALUES ($1, $2, $3, $4, $5, 1, $6, $7) \
          ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) \
-         DO UPDATE SET count = modalflow.requeue.count + 1, last_reason = EXCLUDED.last_reason",
+         DO UPDATE SET count = q.count + 1, last_reason = EXCLUDED.last_reason, not_before = EXCLUDED.not_before",
     )
     .bind(&lost.key.dag_id)
     .bind(&lost.key.run_id)
@@ -250,9 +286,10 @@ async fn requeue(
     .bind(lost.key.map_index)
     .bind(lost.try_number)
     .bind(reason)
+    .bind(now + wait)
     .execute(db)
     .await?;
-    Ok(())
+    Ok(wait)
 }
 
 /// A running task instance was cleared; now that its container is gone it starts over.

@@ -157,11 +157,15 @@ pub async fn queue(
                     external_executor_id = NULL, updated_at = $3 \
                FROM unnest($1::uuid[], $2::uuid[]) AS n (id, dispatch_id) \
               WHERE ti.id = n.id AND ti.state = 'scheduled' \
-             RETURNING ti.id, n.dispatch_id) \
-         INSERT INTO modalflow.dispatch (dispatch_id, ti_id, created_at) \
-         SELECT dispatch_id, id, $3 FROM queued \
+             RETURNING ti.id, n.dispatch_id, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) \
+         INSERT INTO modalflow.dispatch (dispatch_id, ti_id, created_at, not_before) \
+         SELECT dispatch_id, id, $3, \
+                (SELECT r.not_before FROM modalflow.requeue r \
+                  WHERE r.dag_id = q.dag_id AND r.run_id = q.run_id AND r.task_id = q.task_id \
+                    AND r.map_index = q.map_index AND r.try_number = q.try_number AND r.not_before > $3) \
+           FROM queued q \
          ON CONFLICT (ti_id) DO UPDATE SET dispatch_id = EXCLUDED.dispatch_id, call_id = NULL, failures = 0, \
-                not_before = NULL, created_at = EXCLUDED.created_at, spawned_at = NULL",
+                not_before = EXCLUDED.not_before, created_at = EXCLUDED.created_at, spawned_at = NULL",
     )
     .bind(ids)
     .bind(&dispatch_ids)

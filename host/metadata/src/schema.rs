@@ -12,7 +12,7 @@ pub const WAKE_CHANNEL: &str = "modalflow_wake";
 pub const AIRFLOW_REVISION: &str = "d2f4e1b3c5a7";
 
 /// Of `schema.sql`; goes up with each change of it.
-const VERSION: i32 = 8;
+const VERSION: i32 = 9;
 
 /// Makes the schema `modalflow` or brings it up to date; may be run at any time and by several at once. Where it is up
 /// to date nothing is locked: its triggers stand on tables that tasks write to all the time.

@@ -31,6 +31,10 @@ CREATE TABLE IF NOT EXISTS modalflow.requeue (
     FOREIGN KEY (dag_id, run_id) REFERENCES public.dag_run (dag_id, run_id) ON DELETE CASCADE
 );
 
+ALTER TABLE modalflow.requeue
+    -- The next call waits until then.
+    ADD COLUMN IF NOT EXISTS not_before timestamptz;
+
 -- Callbacks that still have to run; a row goes when its callback has ended.
 CREATE TABLE IF NOT EXISTS modalflow.callback_call (
     callback_id uuid PRIMARY KEY REFERENCES public.callback (id) ON DELETE CASCADE,

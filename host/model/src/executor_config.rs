@@ -9,6 +9,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use read::plain;
+
 /// What `modal.Function.with_options` takes, and `image`. Default: the function as it was deployed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ExecutorConfig {

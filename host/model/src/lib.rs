@@ -6,7 +6,7 @@
 mod asset_condition;
 mod dag_run;
 mod error;
-mod executor_config;
+pub mod executor_config;
 mod expand_input;
 mod rules;
 mod serialized_dag;
@@ -16,7 +16,7 @@ mod task_instance;
 pub use asset_condition::AssetCondition;
 pub use dag_run::DagRun;
 pub use error::Error;
-pub use executor_config::{ExecutorConfig, Gpu, Problem as ExecutorConfigProblem, Range, Retries};
+pub use executor_config::ExecutorConfig;
 pub use expand_input::{ExpandInput, MappedArgument, XComArg};
 pub use rules::{TriggerRule, WeightRule};
 pub use serialized_dag::{

@@ -65,6 +65,8 @@ pub struct NewTaskInstance {
     pub priority_weight: i32,
     /// Named executor of the task, if it has one.
     pub executor: Option<String>,
+    /// As [`crate::executor_config::plain`] has it; null: none.
+    pub executor_config: serde_json::Value,
     /// `task_type`, the class name.
     pub operator: String,
     pub custom_operator_name: String,

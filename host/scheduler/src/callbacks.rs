@@ -113,7 +113,7 @@ pub struct TaskCallbacks {
 #[must_use]
 pub fn of_lost(task: &SerializedTask, decision: &Lost) -> TaskCallbacks {
     let (state, has_callback, wants_email) = match decision {
-        Lost::UpForRetry => (
+        Lost::UpForRetry | Lost::Again { .. } => (
             TaskInstanceState::UpForRetry,
             task.has_on_retry_callback,
             task.email_on_retry,

@@ -1,5 +1,6 @@
 //! What becomes of a try that ended without a report. `airflow: process_executor_events, TaskInstance.handle_failure`
 
+use chrono::TimeDelta;
 use model::TaskInstanceState;
 
 use crate::plan::Lost;
@@ -18,8 +19,8 @@ pub struct LostTry {
     pub platform_fault: bool,
 }
 
-/// A try that never started because of the platform is repeated for free; one that was cleared while it ran
-/// starts over; all others count as failed, and are retried while tries are left.
+/// What the platform lost is repeated for free, under the same number if it never started and as one more try if it did;
+/// what was cleared while it ran starts over; all others count as failed, and are retried while tries are left.
 #[must_use]
 pub fn decide(lost: LostTry) -> Lost {
     if lost.state == TaskInstanceState::Restarting {
@@ -27,8 +28,14 @@ pub fn decide(lost: LostTry) -> Lost {
             max_tries: lost.try_number + lost.retries,
         };
     }
-    if lost.platform_fault && !lost.started {
-        return Lost::Requeue;
+    if lost.platform_fault {
+        return if lost.started {
+            Lost::Again {
+                max_tries: lost.max_tries + 1,
+            }
+        } else {
+            Lost::Requeue
+        };
     }
     // airflow: TaskInstance.is_eligible_to_retry
     if lost.max_tries > 0 && lost.try_number <= lost.max_tries {
@@ -36,6 +43,15 @@ pub fn decide(lost: LostTry) -> Lost {
     } else {
         Lost::Failed
     }
+}
+
+/// How often in a row the platform may lose a task instance before that counts as a failed try.
+pub const PLATFORM_FAULTS: i64 = 3;
+
+/// How long a task instance waits after its `faults`th platform fault: 1 s, 2 s, 4 s … 1 min.
+#[must_use]
+pub fn backoff(faults: i64) -> TimeDelta {
+    TimeDelta::seconds(1 << faults.saturating_sub(1).clamp(0, 6)).min(TimeDelta::minutes(1))
 }
 
 /// `airflow: [scheduler] num_stuck_in_queued_retries`
@@ -63,6 +79,38 @@ pub fn decide_stuck(times: i64) -> Stuck {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_platform_loses_costs_no_try() {
+        let lost = |started, platform_fault| {
+            let state = if started {
+                TaskInstanceState::Running
+            } else {
+                TaskInstanceState::Queued
+            };
+            let decided = decide(LostTry {
+                state,
+                try_number: 1,
+                max_tries: 0,
+                retries: 0,
+                started,
+                platform_fault,
+            });
+            format!("started {started}, platform fault {platform_fault}: {decided:?}")
+        };
+        insta::assert_snapshot!(
+            [lost(false, true), lost(true, true), lost(false, false), lost(true, false)].join("\n"),
+            @""
+        );
+    }
+
+    #[test]
+    fn the_platform_is_given_ever_more_time() {
+        let waits: Vec<i64> = (0..10)
+            .map(|faults| backoff(faults).num_seconds())
+            .collect();
+        assert_eq!(waits, [1, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
 
     #[test]
     fn a_stuck_task_goes_back_twice() {

@@ -248,6 +248,8 @@ pub enum Lost {
     Failed,
     /// It never started: scheduled again, the try number is not used up.
     Requeue,
+    /// Taken from it while it ran: archive the try, state up_for_retry, and one try more than before.
+    Again { max_tries: i32 },
     /// It was cleared while it ran: no state, and so many tries as a clear gives. `airflow: clear_task_instances`
     Cleared { max_tries: i32 },
 }

@@ -11,6 +11,7 @@ pub(super) const COLUMNS: &[Column] = &[
     ("MAP", "map_index"),
     ("STATE", "state"),
     ("TRY", "try_number"),
+    ("FAULTS", "platform_faults"),
     ("OPERATOR", "operator"),
     ("START", "start_date"),
     ("SECONDS", "duration"),

@@ -13,10 +13,14 @@ pub enum Fate {
     Died { what: String },
     /// It ran longer than `executor.task_timeout`.
     TimedOut,
-    /// Somebody cancelled it.
+    /// Somebody cancelled it, or stopped its app or container.
     Cancelled,
+    /// The container used more memory than there was, or than it had asked for.
+    OutOfMemory,
     /// The container never became ready, or Modal lost it: the task is not to blame.
     PlatformFault { what: String },
+    /// It was never made: what its task asks for can't be had.
+    Refused { what: String },
     /// The server does not know the call any more.
     Unknown,
 }
@@ -30,23 +34,23 @@ impl Fate {
             GenericStatus::InitFailure | GenericStatus::InternalFailure => Self::PlatformFault {
                 what: first_line(&result.exception),
             },
-            GenericStatus::KernelOomKill => Self::Died {
-                what: "the container was killed for its memory".to_owned(),
-            },
+            GenericStatus::KernelOomKill
+            | GenericStatus::MemoryManagerEviction
+            | GenericStatus::MemoryThrashingEviction => Self::OutOfMemory,
             _ => Self::Died {
                 what: first_line(&result.exception),
             },
         }
     }
 
-    /// Whether whoever runs containers is to blame, so that a try that never started is not used up.
+    /// Whether whoever runs containers is to blame, so that no try is used up. `started`: the task reported that it runs;
+    /// a container that dies then may have died of the task.
     #[must_use]
-    pub fn is_platform_fault(&self) -> bool {
+    pub fn is_platform_fault(&self, started: bool) -> bool {
         match self {
-            Self::PlatformFault { .. } | Self::Unknown | Self::Died { .. } | Self::Cancelled => {
-                true
-            }
-            Self::Returned | Self::TimedOut => false,
+            Self::PlatformFault { .. } | Self::Cancelled => true,
+            Self::Unknown | Self::Died { .. } | Self::OutOfMemory => !started,
+            Self::Returned | Self::TimedOut | Self::Refused { .. } => false,
         }
     }
 }
@@ -63,9 +67,17 @@ impl fmt::Display for Fate {
         match self {
             Self::Returned => f.write_str("the worker returned without a report"),
             Self::Died { what } => write!(f, "the worker died: {what}"),
-            Self::TimedOut => f.write_str("the call ran longer than executor.task_timeout"),
-            Self::Cancelled => f.write_str("the call was cancelled"),
-            Self::PlatformFault { what } => write!(f, "no container could run it: {what}"),
+            Self::TimedOut => f.write_str(
+                "the call ran longer than executor.task_timeout, or the timeout in its executor_config",
+            ),
+            Self::Cancelled => {
+                f.write_str("its call was cancelled, or its container stopped, from outside")
+            }
+            Self::OutOfMemory => f.write_str(
+                "the container was killed for its memory; ask for more with executor_config={\"memory\": MiB}",
+            ),
+            Self::PlatformFault { what } => write!(f, "the platform could not run it: {what}"),
+            Self::Refused { what } => write!(f, "it can't be started: {what}"),
             Self::Unknown => f.write_str("the call is not known any more"),
         }
     }

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use metadata::{dispatch, lost};
 use model::TaskInstanceState;
 use scheduler::callbacks::{TaskCallbacks, of_lost};
-use scheduler::lost::{LostTry, decide};
+use scheduler::lost::{LostTry, PLATFORM_FAULTS, decide};
 use scheduler::plan::Lost;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -15,9 +15,6 @@ use crate::house::House;
 
 /// `airflow: [scheduler] task_instance_heartbeat_timeout`
 const HEARTBEAT_TIMEOUT: TimeDelta = TimeDelta::seconds(300);
-/// How often the platform may give one try back before it counts as failed.
-const REQUEUES: i32 = 3;
-
 /// Calls that ended: a try that is still queued or running then has been lost.
 pub(super) async fn ended_calls(
     house: &House,
@@ -43,7 +40,8 @@ pub(super) async fn ended_calls(
                 max_tries: facts.max_tries,
                 retries: retries(house, db, &facts, report, now).await?,
                 started,
-                platform_fault: observation.fate.is_platform_fault() && facts.requeued < REQUEUES,
+                platform_fault: observation.fate.is_platform_fault(started)
+                    && facts.platform_faults < PLATFORM_FAULTS,
             });
             settle(
                 house,
@@ -109,7 +107,11 @@ async fn settle(
     let owed = owed(house, db, facts, decision, report, now).await?;
     metadata::callbacks::requests::of_lost_try(db, facts.id, &owed, reason, now).await?;
     lost::settle(db, facts, decision, reason, now).await?;
-    report.tries_lost += 1;
+    if matches!(decision, Lost::Requeue | Lost::Again { .. }) {
+        report.platform_faults += 1;
+    } else {
+        report.tries_lost += 1;
+    }
     Ok(())
 }
 

@@ -42,6 +42,8 @@ pub struct Report {
     pub calls_ended: u64,
     /// Tries that ended without a report.
     pub tries_lost: u64,
+    /// Task instances that whoever runs containers lost: they cost no try.
+    pub platform_faults: u64,
     /// Callbacks that were sent to a worker.
     pub callbacks_started: u64,
     /// When the next thing is due that no event announces.
@@ -69,6 +71,7 @@ impl Report {
             + self.calls_spawned
             + self.calls_ended
             + self.tries_lost
+            + self.platform_faults
             + self.callbacks_started
             + self.deadlines_missed
             == 0
@@ -86,6 +89,7 @@ impl Report {
         self.calls_spawned += later.calls_spawned;
         self.calls_ended += later.calls_ended;
         self.tries_lost += later.tries_lost;
+        self.platform_faults += later.platform_faults;
         self.callbacks_started += later.callbacks_started;
         self.task_instances_deferred = later.task_instances_deferred;
         self.asset_watchers = later.asset_watchers;
@@ -131,6 +135,7 @@ impl fmt::Display for Report {
             (self.runs_started, "run started", "runs started"),
             (self.calls_ended, "call ended", "calls ended"),
             (self.tries_lost, "try lost", "tries lost"),
+            (self.platform_faults, "platform fault", "platform faults"),
             (
                 self.calls_spawned,
                 "task instance sent out",

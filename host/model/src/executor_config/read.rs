@@ -52,8 +52,8 @@ const TAKEN: &[&str] = &["/", "/root", "/tmp", "/__modal"];
 type Read<T> = Result<T, Problem>;
 
 impl ExecutorConfig {
-    /// Reads the value of a task; null and the empty dict ask for nothing. Airflow's encoding of tuples, dicts and
-    /// timedeltas is understood, as are the plain ones.
+    /// Reads the value of a task; null and the empty dict ask for nothing. Airflow's encoding of tuples and dicts is
+    /// understood, as are the plain ones.
     ///
     /// # Errors
     /// The first [`Problem`].
@@ -108,11 +108,18 @@ fn is_of_another_executor(key: &str) -> bool {
     key.ends_with("Executor") || OF_OTHER_EXECUTORS.contains(&key)
 }
 
-/// Airflow's `{"__type": …, "__var": …}` undone, where it wraps plain data.
-fn plain(value: &Value) -> Value {
+/// An `executor_config` of a serialized DAG as its task instances keep it: Airflow's `{"__type": …, "__var": …}` undone
+/// where it wraps dicts and tuples. (A pod stays wrapped, as Airflow keeps it.)
+#[must_use]
+pub fn plain(value: &Value) -> Value {
     match value {
         Value::Object(fields) => match (fields.get("__type"), fields.get("__var")) {
-            (Some(_), Some(inner)) => plain(inner),
+            (Some(Value::String(wrapped)), Some(inner))
+                if matches!(wrapped.as_str(), "dict" | "tuple" | "set") =>
+            {
+                plain(inner)
+            }
+            (Some(_), Some(_)) => value.clone(),
             _ => Value::Object(fields.iter().map(|(k, v)| (k.clone(), plain(v))).collect()),
         },
         Value::Array(items) => Value::Array(items.iter().map(plain).collect()),
@@ -219,7 +226,6 @@ fn gpu(value: &Value) -> Read<Gpu> {
 }
 
 fn seconds(key: &str, value: &Value, least: u64, most: u64) -> Read<Duration> {
-    // A timedelta arrives as seconds with a fraction.
     let whole = value
         .as_f64()
         .filter(|seconds| seconds.fract() == 0.0 && (least as f64..=most as f64).contains(seconds));

@@ -12,6 +12,7 @@ use super::document::Fields;
 use super::{
     GroupIndex, Param, SerializedDag, SerializedTask, TaskGroup, TaskIndex, TimetableData,
 };
+use crate::executor_config;
 use crate::expand_input::decoded;
 use crate::{DagRunType, Error, ExpandInput, TriggerRule, WeightRule};
 
@@ -287,8 +288,7 @@ fn task(
         executor: fields.text("executor")?.map(str::to_owned),
         executor_config: fields
             .get("executor_config")
-            .cloned()
-            .unwrap_or_else(|| Value::Object(Map::new())),
+            .map_or(Value::Null, executor_config::plain),
         execution_timeout: fields.number("execution_timeout")?,
         start_date: own.date("start_date")?.or(dag.start_date),
         end_date: own.date("end_date")?.or(dag.end_date),

@@ -73,6 +73,7 @@ pub(crate) fn new_task_instance(
         pool_slots: task.pool_slots,
         priority_weight,
         executor: task.executor.clone(),
+        executor_config: task.executor_config.clone(),
         operator: task.task_type.clone(),
         custom_operator_name: task.operator_name.clone(),
         task_display_name: task.task_display_name.clone(),
