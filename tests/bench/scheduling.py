@@ -57,7 +57,7 @@ def scheduling(bench, name: str) -> None:
             time.sleep(5)
         for number in range(bench.arguments.runs):
             for dag_id, tasks in TASKS.items():
-                empty_run(bench, system, dag_id, f"run-{number}", tasks)
+                empty_run(bench, system, dag_id, f"{dag_id}-{number}", tasks)
             if isinstance(system, Modalflow):
                 mapped_run(bench, system, f"run-{number}")
     if name == "modalflow":

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use support::TestHost;
 
 /// What the tasks wrote down: how often each try began and ended.
-fn journal(path: &Path) -> BTreeMap<String, usize> {
+pub(crate) fn journal(path: &Path) -> BTreeMap<String, usize> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut lines = BTreeMap::new();
     for line in text.lines() {
@@ -16,7 +16,7 @@ fn journal(path: &Path) -> BTreeMap<String, usize> {
     lines
 }
 
-fn wait_for(path: &Path, what: &str, times: usize) {
+pub(crate) fn wait_for(path: &Path, what: &str, times: usize) {
     let began = Instant::now();
     loop {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -31,7 +31,7 @@ fn wait_for(path: &Path, what: &str, times: usize) {
     }
 }
 
-fn begin(host: &TestHost, dag: &str) -> (String, PathBuf, tempfile::TempDir) {
+pub(crate) fn begin(host: &TestHost, dag: &str) -> (String, PathBuf, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let conf = serde_json::json!({"journal": path}).to_string();
@@ -39,7 +39,7 @@ fn begin(host: &TestHost, dag: &str) -> (String, PathBuf, tempfile::TempDir) {
     (run, path, folder)
 }
 
-fn twelve_once() -> BTreeMap<String, usize> {
+pub(crate) fn twelve_once() -> BTreeMap<String, usize> {
     let mut expected = BTreeMap::new();
     for what in ["began", "ended"] {
         for index in 0..12 {

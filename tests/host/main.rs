@@ -3,6 +3,7 @@
 
 mod airflow_examples;
 mod assets;
+mod bad_line;
 mod callbacks;
 mod crashes;
 mod deadlines;

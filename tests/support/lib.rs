@@ -12,6 +12,7 @@
 mod binary;
 mod database;
 mod environment;
+pub mod faults;
 mod serve;
 
 pub use binary::{Ran, modalflow, prepared};
