@@ -20,7 +20,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".modal.client.ContainerArguments",
             "crate::verbatim::ContainerArguments",
         )
-        .extern_path(".modal.client.Resources", "crate::verbatim::Opaque")
         .extern_path(".modal.client.FunctionSchema", "crate::verbatim::Opaque")
         .extern_path(
             ".modal.client.ClassParameterInfo",

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tonic::{
-    Request, Response, Status,
+    Code, Request, Response, Status, Streaming,
     metadata::{AsciiMetadataValue, MetadataMap},
     transport::Channel,
 };
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     Credentials, Error, MAX_MESSAGE_BYTES, ServerUrl,
     retry::{Attempts, Policy},
+    warnings::Warnings,
     wire::{self, modal_client_client::ModalClientClient},
 };
 
@@ -20,17 +21,93 @@ use crate::{
 pub(crate) struct Caller {
     stub: ModalClientClient<Channel>,
     headers: MetadataMap,
+    client_version: String,
+    throttle_limit: Option<Duration>,
+    pub(crate) warnings: Warnings,
 }
 
 impl Caller {
     pub(crate) fn new(url: &ServerUrl, credentials: &Credentials) -> Result<Self, Error> {
-        let stub = ModalClientClient::new(url.channel()?)
+        Self::over(url.channel()?, url, credentials)
+    }
+
+    /// Over a channel that leads to `url`.
+    pub(crate) fn over(
+        channel: Channel,
+        url: &ServerUrl,
+        credentials: &Credentials,
+    ) -> Result<Self, Error> {
+        let stub = ModalClientClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self {
             stub,
             headers: credentials.metadata(url)?,
+            client_version: credentials.client_version.clone(),
+            throttle_limit: None,
+            warnings: Warnings::default(),
         })
+    }
+
+    /// How long a server may put a call off; see `MODAL_MAX_THROTTLE_WAIT`.
+    pub(crate) fn throttled_for(mut self, limit: Option<Duration>) -> Self {
+        self.throttle_limit = limit;
+        self
+    }
+
+    /// A short call with a key of its own.
+    pub(crate) async fn short<Q, A, F>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: AsyncFn(ModalClientClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    {
+        self.call(Policy::SHORT, Uuid::new_v4(), message, send)
+            .await
+    }
+
+    /// A call that may take minutes, with a key of its own.
+    pub(crate) async fn long<Q, A, F>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: AsyncFn(ModalClientClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    {
+        self.call(Policy::LONG, Uuid::new_v4(), message, send).await
+    }
+
+    /// Opens a stream. What comes on it is never asked for again by itself: the caller knows from where to go on.
+    pub(crate) async fn stream<Q, A, F>(&self, message: Q, send: F) -> Result<Streaming<A>, Error>
+    where
+        Q: Clone,
+        F: AsyncFn(
+            ModalClientClient<Channel>,
+            Request<Q>,
+        ) -> Result<Response<Streaming<A>>, Status>,
+    {
+        // The limit is one for the opening alone: tonic would end the stream with it otherwise.
+        self.attempt_all(Policy::SHORT, Uuid::new_v4(), Deadline::Ours, message, send)
+            .await
+    }
+
+    /// The error of a call or stream that failed for good.
+    pub(crate) fn failure(&self, status: Status) -> Error {
+        self.warnings.read(status.metadata());
+        let message = status.message().to_lowercase();
+        let of_version = status.code() == Code::FailedPrecondition
+            && message.contains("client")
+            && ["version", "old", "upgrade", "deprecated"]
+                .iter()
+                .any(|word| message.contains(word));
+        if of_version {
+            return self.version_refused(status.message());
+        }
+        status.into()
+    }
+
+    pub(crate) fn version_refused(&self, message: &str) -> Error {
+        Error::VersionRefused {
+            version: self.client_version.clone(),
+            message: message.to_owned(),
+        }
     }
 
     pub(crate) async fn call<Q, A, F>(
@@ -44,13 +121,31 @@ impl Caller {
         Q: Clone,
         F: AsyncFn(ModalClientClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     {
-        let mut attempts = Attempts::new(policy);
+        self.attempt_all(policy, key, Deadline::Told, message, send)
+            .await
+    }
+
+    async fn attempt_all<Q, A, F>(
+        &self,
+        policy: Policy,
+        key: Uuid,
+        deadline: Deadline,
+        message: Q,
+        send: F,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: AsyncFn(ModalClientClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    {
+        let mut attempts = Attempts::new(policy, self.throttle_limit);
         let mut pause = Duration::ZERO;
         loop {
             let mut request = Request::new(message.clone());
             *request.metadata_mut() = self.attempt_headers(key, &attempts, pause);
             // The server hears of the limit as well, so that it does not work for nobody.
-            request.set_timeout(policy.attempt_timeout);
+            if matches!(deadline, Deadline::Told) {
+                request.set_timeout(policy.attempt_timeout);
+            }
             let answer = match tokio::time::timeout(
                 policy.attempt_timeout,
                 send(self.stub.clone(), request),
@@ -65,13 +160,13 @@ impl Caller {
             };
             let status = match answer {
                 Ok(response) => {
-                    log_warnings(response.metadata());
+                    self.warnings.read(response.metadata());
                     return Ok(response.into_inner());
                 }
                 Err(status) => status,
             };
             let Some(delay) = attempts.next_delay(&status) else {
-                return Err(status.into());
+                return Err(self.failure(status));
             };
             tracing::debug!(code = ?status.code(), message = status.message(), ?delay, "call failed, trying again");
             tokio::time::sleep(delay).await;
@@ -94,18 +189,19 @@ impl Caller {
         put(wire::RETRY_ATTEMPT, attempts.retries.to_string());
         put("x-throttle-retry-attempt", attempts.throttled.to_string());
         put("x-modal-timestamp", format!("{now:.6}"));
-        if !pause.is_zero() {
+        // The name of the pause says whose wish it was.
+        if attempts.throttled > 0 {
+            put("x-throttle-retry-delay", pause.as_secs_f64().to_string());
+        }
+        if attempts.retries > 0 {
             put("x-retry-delay", pause.as_secs_f64().to_string());
         }
         headers
     }
 }
 
-fn log_warnings(metadata: &MetadataMap) {
-    for warning in metadata.get_all("x-modal-warning") {
-        tracing::warn!(
-            warning = warning.to_str().unwrap_or("(not text)"),
-            "the server warns"
-        );
-    }
+/// Whether the server is told of an attempt's limit.
+enum Deadline {
+    Told,
+    Ours,
 }

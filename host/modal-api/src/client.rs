@@ -1,258 +1,95 @@
-//! The caller's side: look a function up, spawn calls, learn their fate, cancel them.
+//! The connection that all operations share, and who we are to the server. The operations stand in a file a subject.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex},
 };
 
-use ciborium::Value;
-use uuid::Uuid;
-
-use crate::{
-    CallResult, CallStatus, Credentials, Error, FunctionCall, MAX_ASYNC_INLINE_BYTES,
-    MAX_OUTPUTS_WAIT, ServerUrl, arguments,
-    call::Caller,
-    retry::Policy,
-    wire::{self, function_input::ArgsOneof},
-};
-
-/// A deployed function, as the server describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FunctionHandle {
-    pub function_id: String,
-    pub app_id: String,
-    /// Changes with each deployment.
-    pub definition_id: String,
-    pub max_object_size_bytes: u64,
-    pub max_async_object_size_bytes: u64,
-    pub takes_cbor: bool,
-}
+use crate::{Config, Credentials, Error, ServerUrl, call::Caller, connect, http::Http};
 
 /// Cheap to clone; all clones share one HTTP/2 connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    caller: Caller,
-    /// The inline limit of each function seen, so that a payload that is too large fails here and with a hint.
-    limits: Arc<Mutex<HashMap<String, u64>>>,
+    pub(crate) caller: Caller,
+    pub(crate) http: Http,
+    /// What large arguments each function seen takes inside a message.
+    pub(crate) limits: Arc<Mutex<HashMap<String, u64>>>,
+    pub(crate) client_version: String,
+}
+
+/// What the server says of itself and us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The newest image builder's version.
+    pub image_builder_version: String,
 }
 
 impl Client {
     /// Makes a client. The connection is made with the first call, and made again when it is lost.
     #[expect(clippy::needless_pass_by_value, reason = "secrets move in")]
     pub fn connect(url: ServerUrl, credentials: Credentials) -> Result<Self, Error> {
+        let caller = Caller::new(&url, &credentials)?;
+        Self::over(caller, &credentials)
+    }
+
+    /// Connects to the first of the configured servers that answers.
+    ///
+    /// # Errors
+    /// [`Error::NoToken`] before anything is sent, [`Error::NoServer`] after about a minute without a connection.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        let away = config.servers.iter().any(|url| !url.is_local());
+        if away
+            && config.credentials.token.is_none()
+            && config.credentials.kind == crate::ClientKind::Client
+        {
+            return Err(Error::NoToken {
+                servers: config.server_list(),
+            });
+        }
+        let (url, channel) = connect::connect(config).await?;
+        let caller = Caller::over(channel, &url, &config.credentials)?
+            .throttled_for(config.max_throttle_wait);
+        Self::over(caller, &config.credentials)
+    }
+
+    fn over(caller: Caller, credentials: &Credentials) -> Result<Self, Error> {
         Ok(Self {
-            caller: Caller::new(&url, &credentials)?,
+            caller,
+            http: Http::new(),
             limits: Arc::default(),
+            client_version: credentials.client_version.clone(),
         })
     }
 
-    /// Asks whether the server accepts us. `Unauthenticated`: bad token; `Conflict`: our version is refused.
-    pub async fn hello(&self) -> Result<(), Error> {
+    /// Asks whether the server accepts us.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`]: bad token; [`Error::VersionRefused`]: our version is.
+    pub async fn hello(&self) -> Result<Hello, Error> {
         let answer = self
             .caller
-            .call(
-                Policy::SHORT,
-                Uuid::new_v4(),
-                (),
-                async |mut stub, request| stub.client_hello(request).await,
-            )
-            .await?;
-        warn(&answer.server_warnings);
-        Ok(())
-    }
-
-    /// Looks a deployed function up; an empty environment is the default one.
-    pub async fn function_get(
-        &self,
-        app: &str,
-        name: &str,
-        environment: &str,
-    ) -> Result<FunctionHandle, Error> {
-        let request = wire::FunctionGetRequest {
-            app_name: app.to_owned(),
-            object_tag: name.to_owned(),
-            environment_name: environment.to_owned(),
-            app_version: 0,
-        };
-        let answer = self
-            .caller
-            .call(
-                Policy::SHORT,
-                Uuid::new_v4(),
-                request,
-                async |mut stub, request| stub.function_get(request).await,
-            )
-            .await?;
-        warn(&answer.server_warnings);
-        let metadata = answer.handle_metadata.unwrap_or_default();
-        let handle = FunctionHandle {
-            function_id: answer.function_id,
-            max_object_size_bytes: metadata
-                .max_object_size_bytes
-                .unwrap_or(crate::MAX_INLINE_BYTES),
-            max_async_object_size_bytes: metadata
-                .max_async_object_size_bytes
-                .unwrap_or(MAX_ASYNC_INLINE_BYTES),
-            takes_cbor: metadata
-                .supported_input_formats()
-                .any(|format| format == wire::DataFormat::Cbor),
-            app_id: metadata.app_id,
-            definition_id: metadata.definition_id,
-        };
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        limits.insert(
-            handle.function_id.clone(),
-            handle.max_async_object_size_bytes,
-        );
-        Ok(handle)
-    }
-
-    /// Starts one asynchronous call. The same key again gives the same call, as long as the server remembers it.
-    pub async fn spawn(
-        &self,
-        function_id: &str,
-        args: Value,
-        kwargs: Value,
-        idempotency_key: Uuid,
-    ) -> Result<FunctionCall, Error> {
-        let input = self.input(function_id, args, kwargs)?;
-        let request = wire::FunctionMapRequest {
-            function_id: function_id.to_owned(),
-            parent_input_id: String::new(),
-            function_call_type: wire::FunctionCallType::Unary.into(),
-            pipelined_inputs: vec![input.clone()],
-            function_call_invocation_type: wire::FunctionCallInvocationType::Async.into(),
-        };
-        let answer = self
-            .caller
-            .call(
-                Policy::SHORT,
-                idempotency_key,
-                request,
-                async |mut stub, request| stub.function_map(request).await,
-            )
-            .await?;
-        let function_call_id = answer.function_call_id;
-        let mut accepted = answer.pipelined_inputs;
-        if accepted.is_empty() {
-            // The server made the call and left the input for a second request.
-            let request = wire::FunctionPutInputsRequest {
-                function_id: function_id.to_owned(),
-                function_call_id: function_call_id.clone(),
-                inputs: vec![input],
-            };
-            let key = Uuid::new_v4();
-            accepted = self
-                .caller
-                .call(Policy::SHORT, key, request, async |mut stub, request| {
-                    stub.function_put_inputs(request).await
-                })
-                .await?
-                .inputs;
-        }
-        match accepted.into_iter().next() {
-            Some(input) => Ok(FunctionCall {
-                function_call_id,
-                input_id: input.input_id,
-            }),
-            None => Err(Error::ResourceExhausted(format!(
-                "the input queue of {function_id} is full"
-            ))),
-        }
-    }
-
-    /// Asks for a call's result and waits up to `timeout` (at most 55 s; zero: does not wait).
-    pub async fn outputs(
-        &self,
-        function_call_id: &str,
-        timeout: Duration,
-    ) -> Result<CallStatus, Error> {
-        let wait = timeout.min(MAX_OUTPUTS_WAIT);
-        let request = wire::FunctionGetOutputsRequest {
-            function_call_id: function_call_id.to_owned(),
-            max_values: 1,
-            timeout: wait.as_secs_f32(),
-            last_entry_id: "0-0".to_owned(),
-            clear_on_success: false,
-            requested_at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs_f64(),
-            input_jwts: Vec::new(),
-            start_idx: Some(0),
-            end_idx: Some(0),
-        };
-        let policy = Policy::long_poll(wait);
-        let answer = self
-            .caller
-            .call(
-                policy,
-                Uuid::new_v4(),
-                request,
-                async |mut stub, request| stub.function_get_outputs(request).await,
-            )
-            .await?;
-        match answer.outputs.into_iter().next() {
-            Some(output) => CallResult::read(output).map(CallStatus::Ended),
-            None if answer.num_unfinished_inputs == 0 => Ok(CallStatus::Expired),
-            None => Ok(CallStatus::Pending),
-        }
-    }
-
-    /// Cancels a call: what waits ends at once; what runs is told, or with `terminate_containers` killed. A call that is
-    /// already over stays as it is.
-    pub async fn cancel(
-        &self,
-        function_call_id: &str,
-        terminate_containers: bool,
-    ) -> Result<(), Error> {
-        let request = wire::FunctionCallCancelRequest {
-            function_call_id: function_call_id.to_owned(),
-            terminate_containers,
-            function_id: None,
-        };
-        self.caller
-            .call(
-                Policy::SHORT,
-                Uuid::new_v4(),
-                request,
-                async |mut stub, request| stub.function_call_cancel(request).await,
-            )
+            .short((), async |mut stub, request| stub.client_hello(request).await)
             .await
-    }
-
-    fn input(
-        &self,
-        function_id: &str,
-        args: Value,
-        kwargs: Value,
-    ) -> Result<wire::FunctionPutInputsItem, Error> {
-        let payload = arguments::encode_arguments(args, kwargs)?;
-        let size = payload.len() as u64;
-        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = limits
-            .get(function_id)
-            .copied()
-            .unwrap_or(MAX_ASYNC_INLINE_BYTES);
-        if size > limit {
-            return Err(Error::PayloadTooLarge { size, limit });
-        }
-        let input = wire::FunctionInput {
-            args_oneof: Some(ArgsOneof::Args(payload.into())),
-            final_input: false,
-            data_format: wire::DataFormat::Cbor.into(),
-            method_name: Some(String::new()),
-        };
-        Ok(wire::FunctionPutInputsItem {
-            idx: 0,
-            input: Some(input),
+            .map_err(|error| match error {
+                Error::Conflict(message) => self.caller.version_refused(&message),
+                other => other,
+            })?;
+        self.caller.warnings.add(&answer.warning);
+        self.caller.warnings.add_all(&answer.server_warnings);
+        Ok(Hello {
+            image_builder_version: answer.image_builder_version,
         })
     }
-}
 
-fn warn(warnings: &[wire::Warning]) {
-    for warning in warnings {
-        tracing::warn!(warning = warning.message, "the server warns");
+    /// What the server wanted the user to know since the last time this was asked: each sentence once.
+    #[must_use]
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.caller.warnings.take()
+    }
+
+    /// The version of the official client that we claim to be.
+    #[must_use]
+    pub fn client_version(&self) -> &str {
+        &self.client_version
     }
 }

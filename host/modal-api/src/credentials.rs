@@ -19,6 +19,8 @@ pub struct Credentials {
     pub kind: ClientKind,
     /// `ak-…`/`as-…`; containers and the emulator need none.
     pub token: Option<(String, String)>,
+    /// The version of the official client that we claim to behave like.
+    pub client_version: String,
 }
 
 impl Credentials {
@@ -28,6 +30,7 @@ impl Credentials {
         Self {
             kind: ClientKind::Client,
             token: None,
+            client_version: CLIENT_VERSION.to_owned(),
         }
     }
 
@@ -36,6 +39,7 @@ impl Credentials {
         Self {
             kind: ClientKind::Container,
             token: None,
+            client_version: CLIENT_VERSION.to_owned(),
         }
     }
 
@@ -44,7 +48,15 @@ impl Credentials {
         Self {
             kind: ClientKind::Client,
             token: Some((id, secret)),
+            client_version: CLIENT_VERSION.to_owned(),
         }
+    }
+
+    /// For a server that no longer takes the version that we know best.
+    #[must_use]
+    pub fn claiming(mut self, client_version: String) -> Self {
+        self.client_version = client_version;
+        self
     }
 
     pub(crate) fn metadata(&self, url: &ServerUrl) -> Result<MetadataMap, Error> {
@@ -56,7 +68,7 @@ impl Credentials {
         };
         let mut map = MetadataMap::new();
         map.insert(wire::CLIENT_TYPE, value(&(self.kind as u8).to_string())?);
-        map.insert("x-modal-client-version", value(CLIENT_VERSION)?);
+        map.insert(wire::CLIENT_VERSION, value(&self.client_version)?);
         map.insert("x-modal-python-version", value("3.12.0")?);
         map.insert(
             "x-modal-libmodal-version",

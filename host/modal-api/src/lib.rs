@@ -1,32 +1,67 @@
 //! Modal's gRPC API as we use it: wire types, channel, metadata, retries.
 //!
-//! The room speaks of functions, calls, inputs and containers; what a call is good for is its caller's business. No file is read
-//! and no environment variable but in [`container::Client::from_env`], where Modal itself hands over the address that way.
+//! The room speaks of apps, images, functions, calls and files; what they are good for is its caller's business. [`Client`] has all
+//! operations of the caller's side, a file a subject; [`container::Client`] those of a container. Variables and the file of tokens are read
+//! in [`Config::load`] alone, and in [`container::Client::from_env`], where Modal itself hands over the address that way. Local files
+//! are read where an [`Upload`] names them.
 
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
 )]
 
+mod apps;
 mod arguments;
+mod blobs;
 mod call;
+mod calls;
 mod client;
+mod config;
+mod connect;
 mod credentials;
+mod definition;
+mod environments;
 mod error;
+mod files;
+mod functions;
+mod http;
+mod images;
+mod listing;
+mod message;
+mod mounts;
+mod names;
 mod outcome;
 mod retry;
+mod secrets;
 mod url;
+mod volume_put;
+mod volumes;
+mod warnings;
 
 pub mod container;
 pub mod verbatim;
 pub mod wire;
 
+pub use apps::{AppState, Deployment, Heartbeat, Layout, ListedApp, Publication, Published};
 pub use arguments::{Arguments, decode_arguments, encode_arguments};
-pub use client::{Client, FunctionHandle};
+pub use calls::FunctionHandle;
+pub use client::{Client, Hello};
+pub use config::{CLIENT_VERSION_VARIABLE, Config};
 pub use credentials::{ClientKind, Credentials};
+pub use definition::{
+    Code, Definition, HttpServer, Resources, Retries, Scaling, Schedule, Variant, VolumeMount,
+};
+pub use environments::{Environment, TokenInfo};
 pub use error::Error;
+pub use files::{Contents, Upload};
+pub use images::{Image, ImageBuild, ImageLayer, Registry};
+pub use listing::Creation;
+pub use mounts::MountOwner;
 pub use outcome::{CallResult, CallStatus, FunctionCall, GenericStatus};
+pub use secrets::{ListedSecret, SecretOwner};
 pub use url::ServerUrl;
+pub use volume_put::Overwrite;
+pub use volumes::{Depth, FileType, ListedVolume, Volume, VolumeEntry, VolumeVersion};
 
 /// Both directions; tonic's own default of 4 MiB is too small for a 2 MiB payload with its frame and for logs.
 pub const MAX_MESSAGE_BYTES: usize = 100 << 20;

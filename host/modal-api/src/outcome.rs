@@ -72,7 +72,7 @@ impl CallResult {
 }
 
 /// Modal's clocks are seconds as a float; zero means "not yet".
-fn instant(seconds: f64) -> Option<DateTime<Utc>> {
+pub(crate) fn instant(seconds: f64) -> Option<DateTime<Utc>> {
     if seconds <= 0.0 {
         return None;
     }

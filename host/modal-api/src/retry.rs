@@ -16,6 +16,8 @@ const LEAST_THROTTLE: Duration = Duration::from_millis(100);
 pub(crate) struct Policy {
     /// Limit of one attempt.
     pub(crate) attempt_timeout: Duration,
+    /// Pause after the first failure; each further one is twice as long.
+    pub(crate) first_delay: Duration,
     pub(crate) end: End,
 }
 
@@ -30,7 +32,18 @@ pub(crate) enum End {
 impl Policy {
     pub(crate) const SHORT: Self = Self {
         attempt_timeout: Duration::from_secs(30),
+        first_delay: FIRST_DELAY,
         end: End::AfterRetries(3),
+    };
+    /// Calls that make the server work: definitions, builds, publishing.
+    pub(crate) const LONG: Self = Self {
+        attempt_timeout: Duration::from_secs(300),
+        ..Self::SHORT
+    };
+    /// Files. The official client gives their store more time between attempts as well.
+    pub(crate) const FILES: Self = Self {
+        first_delay: MAX_DELAY,
+        ..Self::LONG
     };
 
     pub(crate) fn long_poll(wait: Duration) -> Self {
@@ -45,15 +58,18 @@ impl Policy {
 #[derive(Debug)]
 pub(crate) struct Attempts {
     policy: Policy,
+    /// How long the server may put this call off in all; none: without limit, zero: not at all.
+    throttle_limit: Option<Duration>,
     started: Instant,
     pub(crate) retries: u32,
     pub(crate) throttled: u32,
 }
 
 impl Attempts {
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy, throttle_limit: Option<Duration>) -> Self {
         Self {
             policy,
+            throttle_limit,
             started: Instant::now(),
             retries: 0,
             throttled: 0,
@@ -62,9 +78,17 @@ impl Attempts {
 
     /// The pause before the next attempt, or none if this failure is final.
     pub(crate) fn next_delay(&mut self, status: &Status) -> Option<Duration> {
-        if let Some(asked) = throttle(status) {
+        // modal: _retry_transient_errors. A limit of zero turns the server's wish off, any other one ends the call early.
+        let asked = (self.throttle_limit != Some(Duration::ZERO))
+            .then(|| throttle(status))
+            .flatten();
+        if let Some(asked) = asked {
+            let delay = asked.max(LEAST_THROTTLE);
+            let in_time = self
+                .throttle_limit
+                .is_none_or(|limit| self.started.elapsed() + delay < limit);
             self.throttled += 1;
-            return Some(asked.max(LEAST_THROTTLE));
+            return in_time.then_some(delay);
         }
         if !matches!(
             status.code(),
@@ -80,7 +104,9 @@ impl Attempts {
             End::AfterRetries(most) => self.retries < most,
             End::After(patience) => self.started.elapsed() < patience,
         };
-        let delay = FIRST_DELAY
+        let delay = self
+            .policy
+            .first_delay
             .saturating_mul(1 << self.retries.min(10))
             .min(MAX_DELAY);
         self.retries += 1;
@@ -102,6 +128,8 @@ fn throttle(status: &Status) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prost::Message;
     use tonic::{Code, Status};
 
@@ -109,7 +137,11 @@ mod tests {
     use crate::wire;
 
     fn delays(status: &Status, most: usize) -> String {
-        let mut attempts = Attempts::new(Policy::SHORT);
+        limited(status, most, None)
+    }
+
+    fn limited(status: &Status, most: usize, limit: Option<Duration>) -> String {
+        let mut attempts = Attempts::new(Policy::SHORT, limit);
         let delays: Vec<_> = std::iter::from_fn(|| attempts.next_delay(status))
             .take(most)
             .collect();
@@ -137,8 +169,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_server_may_ask_for_any_number_of_attempts() {
+    fn throttled() -> Status {
         let policy = wire::RpcRetryPolicy {
             retry_after_secs: 0.5,
         };
@@ -150,11 +181,26 @@ mod tests {
                 value: policy.encode_to_vec(),
             }],
         };
-        let status = Status::with_details(
+        Status::with_details(
             Code::ResourceExhausted,
             "slow down",
             details.encode_to_vec().into(),
+        )
+    }
+
+    #[test]
+    fn the_server_may_ask_for_any_number_of_attempts() {
+        assert_eq!(
+            delays(&throttled(), 5),
+            "[500ms, 500ms, 500ms, 500ms, 500ms]"
         );
-        assert_eq!(delays(&status, 5), "[500ms, 500ms, 500ms, 500ms, 500ms]");
+    }
+
+    #[test]
+    fn the_servers_wish_may_be_limited_or_turned_off() {
+        let limit = |millis| Some(Duration::from_millis(millis));
+        assert_eq!(limited(&throttled(), 5, limit(400)), "[]");
+        assert_eq!(limited(&throttled(), 5, limit(0)), "[]");
+        assert_eq!(limited(&throttled(), 2, limit(60_000)), "[500ms, 500ms]");
     }
 }

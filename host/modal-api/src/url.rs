@@ -1,9 +1,9 @@
-//! Where the server is, and the channel to it. The channel is lazy: it connects with the first call and again after a loss.
+//! Where the server is, and the channel to it. A lazy channel connects with the first call; both kinds connect again after a loss.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 
 use crate::Error;
 
@@ -12,11 +12,12 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const WINDOW_BYTES: u32 = 64 << 20;
 
-/// The address of a server: a unix socket or plain HTTP/2.
+/// The address of a server: a unix socket, plain HTTP/2 or HTTP/2 over TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerUrl {
     Unix(PathBuf),
     Http { authority: String },
+    Https { authority: String },
 }
 
 impl FromStr for ServerUrl {
@@ -33,21 +34,24 @@ impl FromStr for ServerUrl {
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        if let Some(rest) = text.strip_prefix("http://") {
+        for (scheme, tls) in [("http://", false), ("https://", true)] {
+            let Some(rest) = text.strip_prefix(scheme) else {
+                continue;
+            };
             let authority = rest.trim_end_matches('/');
-            if authority.is_empty() || authority.contains('/') {
+            if authority.is_empty() || authority.contains(['/', ' ', '@', '?', '#']) {
                 return Err(refuse(
-                    "a host with an optional port is expected after http://",
+                    "a host with an optional port is expected after the scheme",
                 ));
             }
-            return Ok(Self::Http {
-                authority: authority.to_owned(),
+            let authority = authority.to_owned();
+            return Ok(if tls {
+                Self::Https { authority }
+            } else {
+                Self::Http { authority }
             });
         }
-        if text.starts_with("https://") {
-            return Err(refuse("this build speaks no TLS"));
-        }
-        Err(refuse("the scheme is neither unix nor http"))
+        Err(refuse("the scheme is neither https nor http nor unix"))
     }
 }
 
@@ -56,6 +60,7 @@ impl std::fmt::Display for ServerUrl {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Http { authority } => write!(f, "http://{authority}"),
+            Self::Https { authority } => write!(f, "https://{authority}"),
         }
     }
 }
@@ -65,41 +70,108 @@ impl ServerUrl {
     pub(crate) fn host(&self) -> &str {
         match self {
             Self::Unix(_) => "localhost",
-            Self::Http { authority } => authority
+            Self::Http { authority } | Self::Https { authority } => authority
                 .rsplit_once(':')
                 .map_or(authority.as_str(), |(host, _)| host),
         }
     }
 
-    pub(crate) fn channel(&self) -> Result<Channel, Error> {
+    /// A list with commas between the addresses, in order of preference.
+    pub fn list(text: &str) -> Result<Vec<Self>, Error> {
+        text.split(',').map(|one| one.trim().parse()).collect()
+    }
+
+    /// True for a server that only this machine reaches: it may do without a token.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
         match self {
-            Self::Unix(path) => {
-                let path = path.clone();
-                // The URI only fills `:authority`; the connector decides where the bytes go.
-                let endpoint = tuned(Endpoint::from_static("http://localhost"));
-                Ok(
-                    endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                        let path = path.clone();
-                        async move {
-                            tokio::net::UnixStream::connect(path)
-                                .await
-                                .map(TokioIo::new)
-                        }
-                    })),
-                )
-            }
-            Self::Http { authority } => {
-                let endpoint =
-                    Endpoint::from_shared(format!("http://{authority}")).map_err(|source| {
-                        Error::Url {
-                            url: self.to_string(),
-                            reason: source.to_string(),
-                        }
-                    })?;
-                Ok(tuned(endpoint).connect_lazy())
+            Self::Unix(_) => true,
+            Self::Http { .. } | Self::Https { .. } => {
+                let host = self.host().trim_matches(['[', ']']);
+                host == "localhost"
+                    || host
+                        .parse::<std::net::IpAddr>()
+                        .is_ok_and(|address| address.is_loopback())
             }
         }
     }
+
+    /// A channel that connects with its first call.
+    pub(crate) fn channel(&self) -> Result<Channel, Error> {
+        let endpoint = self.endpoint()?;
+        Ok(match self {
+            Self::Unix(path) => endpoint.connect_with_connector_lazy(socket(path.clone())),
+            Self::Http { .. } | Self::Https { .. } => endpoint.connect_lazy(),
+        })
+    }
+
+    /// A channel that is connected.
+    pub(crate) async fn connect(&self) -> Result<Channel, Error> {
+        let endpoint = self.endpoint()?;
+        let connected = match self {
+            Self::Unix(path) => endpoint.connect_with_connector(socket(path.clone())).await,
+            Self::Http { .. } | Self::Https { .. } => endpoint.connect().await,
+        };
+        connected.map_err(|error| Error::NoServer {
+            servers: self.to_string(),
+            reason: chain(&error),
+        })
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Error> {
+        let unusable = |source: tonic::transport::Error| Error::Url {
+            url: self.to_string(),
+            reason: chain(&source),
+        };
+        match self {
+            // The URI only fills `:authority`; the connector decides where the bytes go.
+            Self::Unix(_) => Ok(tuned(Endpoint::from_static("http://localhost"))),
+            Self::Http { .. } => {
+                let endpoint = Endpoint::from_shared(self.to_string()).map_err(unusable)?;
+                Ok(tuned(endpoint))
+            }
+            Self::Https { .. } => {
+                let endpoint = Endpoint::from_shared(self.to_string()).map_err(unusable)?;
+                // The machine's own roots, and Mozilla's for machines that have none.
+                let roots = ClientTlsConfig::new().with_enabled_roots();
+                tuned(endpoint).tls_config(roots).map_err(unusable)
+            }
+        }
+    }
+}
+
+/// Connects to a socket whatever the URI says.
+fn socket(
+    path: PathBuf,
+) -> impl tower::Service<
+    Uri,
+    Response = TokioIo<tokio::net::UnixStream>,
+    Error = std::io::Error,
+    Future: Send,
+> + Send
++ 'static {
+    tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move {
+            tokio::net::UnixStream::connect(path)
+                .await
+                .map(TokioIo::new)
+        }
+    })
+}
+
+/// An error with its causes: the outermost sentence alone says "transport error".
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let part = inner.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 fn tuned(endpoint: Endpoint) -> Endpoint {
@@ -130,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_socket_or_plain_http() {
+    fn an_address_is_a_socket_or_http_with_or_without_tls() {
         let cases = [
             "unix:///run/a.sock",
             "unix://a.sock",
@@ -139,6 +211,7 @@ mod tests {
             "http://a/b",
             "https://api.modal.com",
             "a:1",
+            "https://user@host",
         ];
         insta::assert_snapshot!(cases.map(check).join("\n"), @r#"
         Unix("/run/a.sock")

@@ -91,6 +91,16 @@ pub struct Opaque {
     fields: Vec<u8>,
 }
 
+impl Opaque {
+    /// A message of one number.
+    #[must_use]
+    pub(crate) fn number(tag: u32, value: u64) -> Self {
+        let mut fields = Vec::new();
+        encoding::uint64::encode(tag, &value, &mut fields);
+        Self { fields }
+    }
+}
+
 impl Message for Opaque {
     fn encode_raw(&self, buffer: &mut impl BufMut) {
         buffer.put_slice(&self.fields);

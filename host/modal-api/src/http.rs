@@ -1,0 +1,218 @@
+//! File contents over HTTP: what is too large for a message goes to and comes from addresses that the server hands out.
+//!
+//! Such an address is a password: it stands in no error and no log.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+
+use crate::{Error, url};
+
+/// One part, block or blob; on a slow line 64 MiB take their time.
+const ATTEMPT: Duration = Duration::from_secs(600);
+/// What the store sends to be asked less often.
+const SLOW_DOWN: Duration = Duration::from_secs(1);
+
+/// Cheap to clone; all clones share their connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What to send, and what is asked of the headers.
+#[derive(Debug, Clone)]
+pub(crate) struct Upload {
+    pub(crate) body: Bytes,
+    pub(crate) content_type: Option<&'static str>,
+    /// For stores that check it.
+    pub(crate) content_md5: Option<String>,
+}
+
+/// How often and how patiently.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempts {
+    pub(crate) most: u32,
+    pub(crate) first_delay: Duration,
+}
+
+impl Attempts {
+    // modal: the `retry` of _upload_to_s3_url, of _download_from_url and of the blocks of a volume
+    pub(crate) const UPLOAD: Self = Self {
+        most: 3,
+        first_delay: Duration::from_millis(300),
+    };
+    pub(crate) const DOWNLOAD: Self = Self {
+        most: 5,
+        first_delay: Duration::from_millis(100),
+    };
+    pub(crate) const BLOCK: Self = Self {
+        most: 11,
+        first_delay: Duration::from_millis(500),
+    };
+}
+
+impl Http {
+    pub(crate) fn new() -> Self {
+        let builder = HttpsConnectorBuilder::new();
+        // The machine's own roots; Mozilla's for a machine that has none.
+        let connector = match builder.with_native_roots() {
+            Ok(builder) => builder.https_or_http().enable_http1().build(),
+            Err(_) => HttpsConnectorBuilder::new()
+                .with_webpki_roots()
+                .https_or_http()
+                .enable_http1()
+                .build(),
+        };
+        Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+        }
+    }
+
+    /// PUTs; answers the headers and the body.
+    pub(crate) async fn put(
+        &self,
+        what: &str,
+        address: &str,
+        upload: &Upload,
+        attempts: Attempts,
+    ) -> Result<(HeaderMap, Bytes), Error> {
+        self.ask(what, Method::PUT, address, upload, attempts).await
+    }
+
+    pub(crate) async fn post(
+        &self,
+        what: &str,
+        address: &str,
+        body: Bytes,
+        attempts: Attempts,
+    ) -> Result<Bytes, Error> {
+        let upload = Upload {
+            body,
+            content_type: None,
+            content_md5: None,
+        };
+        let (_, answer) = self
+            .ask(what, Method::POST, address, &upload, attempts)
+            .await?;
+        Ok(answer)
+    }
+
+    pub(crate) async fn get(
+        &self,
+        what: &str,
+        address: &str,
+        attempts: Attempts,
+    ) -> Result<Bytes, Error> {
+        let nothing = Upload {
+            body: Bytes::new(),
+            content_type: None,
+            content_md5: None,
+        };
+        let (_, body) = self
+            .ask(what, Method::GET, address, &nothing, attempts)
+            .await?;
+        Ok(body)
+    }
+
+    async fn ask(
+        &self,
+        what: &str,
+        method: Method,
+        address: &str,
+        upload: &Upload,
+        attempts: Attempts,
+    ) -> Result<(HeaderMap, Bytes), Error> {
+        let mut delay = attempts.first_delay;
+        let mut made = 1;
+        loop {
+            let once = self.once(what, method.clone(), address, upload);
+            let failure = match tokio::time::timeout(ATTEMPT, once).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::passing(what, format!("no answer within {ATTEMPT:?}")),
+            };
+            if made >= attempts.most || !failure.passing {
+                return Err(failure.error);
+            }
+            tracing::debug!(error = %failure.error, ?delay, "transfer failed, trying again");
+            tokio::time::sleep(if failure.slow_down { delay.max(SLOW_DOWN) } else { delay }).await;
+            delay = (delay * 2).min(Duration::from_secs(5));
+            made += 1;
+        }
+    }
+
+    async fn once(
+        &self,
+        what: &str,
+        method: Method,
+        address: &str,
+        upload: &Upload,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
+        let mut request = Request::builder().method(method).uri(address);
+        if let Some(kind) = upload.content_type {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        if let Some(md5) = &upload.content_md5 {
+            request = request.header("content-md5", md5);
+        }
+        let request = request
+            .body(Full::new(upload.body.clone()))
+            .map_err(|_| Failure::lasting(what, "the server's address is unusable".to_owned()))?;
+        let answer = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| Failure::passing(what, url::chain(&error)))?;
+        let (parts, body) = answer.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| Failure::passing(what, url::chain(&error)))?
+            .to_bytes();
+        if parts.status.is_success() {
+            return Ok((parts.headers, body));
+        }
+        let text: String = String::from_utf8_lossy(&body).chars().take(300).collect();
+        let mut failure = Failure::passing(what, format!("status {}: {text}", parts.status));
+        failure.slow_down = parts.status == StatusCode::SERVICE_UNAVAILABLE;
+        // Gone or forbidden stays so; the official client tries again even then.
+        failure.passing = parts.status.is_server_error()
+            || parts.status == StatusCode::TOO_MANY_REQUESTS
+            || parts.status == StatusCode::REQUEST_TIMEOUT;
+        Err(failure)
+    }
+}
+
+struct Failure {
+    error: Error,
+    passing: bool,
+    slow_down: bool,
+}
+
+impl Failure {
+    fn passing(what: &str, reason: String) -> Self {
+        let error = Error::Transfer {
+            what: what.to_owned(),
+            reason,
+        };
+        Self {
+            error,
+            passing: true,
+            slow_down: false,
+        }
+    }
+
+    fn lasting(what: &str, reason: String) -> Self {
+        Self {
+            passing: false,
+            ..Self::passing(what, reason)
+        }
+    }
+}
