@@ -9,8 +9,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use emulator::{Config, Emulator, FunctionSpec, Listen};
+use modal_api::Credentials;
 use modal_api::container::{Client, Inputs, Outcome};
-use modalflow_host::executor::{Executor, RUN_TASK, Workload};
+use modalflow_host::executor::{Deployed, Executor, RUN_TASK, Workload};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use tokio::runtime::Runtime;
@@ -40,21 +41,32 @@ fn main() -> anyhow::Result<()> {
 
 async fn measure(folder: &Path) -> anyhow::Result<()> {
     let url = format!("unix://{}", folder.join("modal.sock").display());
-    let executor = Executor::new(url.parse()?, APP)?;
+    let client = modal_api::Client::connect(url.parse()?, Credentials::local())?;
+    let executor = Executor::new(client, Deployed::here(APP));
     run(&executor, BATCH).await?; // connects, and starts the container
     let cpu = cpu_time()?;
     let began = Instant::now();
     let calls = run(&executor, CALLS).await?;
     let (spawned, spent) = (began.elapsed(), cpu_time()? - cpu);
     for call in &calls {
-        while executor.fate(call, Duration::from_secs(50)).await?.is_none() {}
+        while executor
+            .fate(call, Duration::from_secs(50))
+            .await?
+            .is_none()
+        {}
     }
     let ended = began.elapsed();
     let rate = |time: Duration| CALLS as f64 / time.as_secs_f64();
     println!("{CALLS} calls, {BATCH} at a time");
     println!("spawned: {:.0} a second", rate(spawned));
-    println!("spawned and carried to their end: {:.0} a second", rate(ended));
-    println!("CPU of the caller: {:.3} ms a spawn", spent.as_secs_f64() * 1000.0 / CALLS as f64);
+    println!(
+        "spawned and carried to their end: {:.0} a second",
+        rate(ended)
+    );
+    println!(
+        "CPU of the caller: {:.3} ms a spawn",
+        spent.as_secs_f64() * 1000.0 / CALLS as f64
+    );
     Ok(())
 }
 
@@ -63,7 +75,11 @@ async fn run(executor: &Executor, calls: usize) -> anyhow::Result<Vec<String>> {
     for _ in 0..calls / BATCH {
         // About as long as a real workload.
         let batch = (0..BATCH)
-            .map(|_| Workload::new(Uuid::now_v7(), "x".repeat(1500)))
+            .map(|_| Workload {
+                dispatch_id: Uuid::now_v7(),
+                json: "x".repeat(1500),
+                executor_config: serde_json::Value::Null,
+            })
             .collect();
         for (_, call) in executor.spawn(batch).await {
             started.push(call?);
@@ -88,7 +104,10 @@ impl Server {
             .spawn()?;
         let began = Instant::now();
         while !folder.join("ready").exists() {
-            anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "the emulator does not start");
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_secs(30),
+                "the emulator does not start"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(Self(child))
@@ -108,7 +127,13 @@ async fn serve(folder: &Path) -> anyhow::Result<()> {
     })
     .await?;
     let command = vec![std::env::current_exe()?.into_os_string()];
-    let mut spec = FunctionSpec::new(APP, RUN_TASK, command, folder.to_owned(), folder.join("logs"));
+    let mut spec = FunctionSpec::new(
+        APP,
+        RUN_TASK,
+        command,
+        folder.to_owned(),
+        folder.join("logs"),
+    );
     spec.max_containers = 1;
     spec.max_concurrent_inputs = ROOM;
     emulator.deploy(spec).await?;
@@ -124,7 +149,9 @@ async fn container() -> anyhow::Result<()> {
     tokio::spawn(async move { while heart.heartbeat().await.is_ok() {} });
     while let Ok(Inputs::Work(inputs)) = client.get_inputs(u32::try_from(ROOM)?).await {
         for input in inputs {
-            client.put_output(&input, Outcome::Returned(ciborium::Value::Null)).await?;
+            client
+                .put_output(&input, Outcome::Returned(ciborium::Value::Null))
+                .await?;
         }
     }
     Ok(())

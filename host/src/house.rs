@@ -5,10 +5,10 @@ use std::sync::Arc;
 use environment::{Environment, Progress, postgres};
 use execution_api::{Lifetimes, Tokens};
 use metadata::serialized::SerializedDags;
-use modal_api::ServerUrl;
+use modal_api::{Client, Credentials, ServerUrl};
 use sqlx::PgPool;
 
-use crate::executor::{self, Executor};
+use crate::executor::{Deployed, Executor};
 use crate::timetables;
 
 /// Database sessions of one process: the tick's two, and what the Execution API's requests share.
@@ -22,7 +22,7 @@ pub enum Error {
     #[error(transparent)]
     Metadata(#[from] metadata::Error),
     #[error(transparent)]
-    Executor(#[from] executor::Error),
+    Modal(#[from] modal_api::Error),
     #[error(
         "work on this database: a real Airflow scheduler on {hostname} is alive, last heard of at {heartbeat}\n\
          hint: stop it first; two schedulers of different kinds on one database would start tasks twice"
@@ -61,7 +61,8 @@ impl House {
         }
         drop(db);
         let socket = environment.socket(MODAL_SOCKET)?;
-        let executor = Executor::new(ServerUrl::Unix(socket), &app_name(environment.name()))?;
+        let client = Client::connect(ServerUrl::Unix(socket), Credentials::local())?;
+        let executor = Executor::new(client, Deployed::here(&app_name(environment.name())));
         let tokens = Tokens::new(
             environment.secrets().jwt_secret.as_bytes(),
             Lifetimes::default(),

@@ -9,6 +9,7 @@ mod crashes;
 mod deadlines;
 mod deferral;
 mod examples;
+mod executor_config;
 mod history;
 mod hitl;
 mod limits;

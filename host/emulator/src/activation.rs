@@ -128,12 +128,7 @@ fn spec(core: &Core, app: &AppRow, row: &FunctionRow, definition: &wire::Functio
     spec.scaledown_window = seconds(window, DEFAULT_SCALEDOWN);
     spec.single_use = definition.single_use_containers || definition.max_inputs == 1;
     if let Some(policy) = &definition.retry_policy {
-        spec.retries = Retries {
-            count: policy.retries,
-            initial_delay: Duration::from_millis(policy.initial_delay_ms.into()),
-            backoff: policy.backoff_coefficient,
-            max_delay: Duration::from_millis(policy.max_delay_ms.into()),
-        };
+        spec.retries = Retries::of(policy);
     }
     spec
 }

@@ -148,7 +148,7 @@ const FORMATS: [i32; 2] = [
     wire::DataFormat::Cbor as i32,
 ];
 
-fn handle_metadata(function: &Function) -> wire::FunctionHandleMetadata {
+pub(crate) fn handle_metadata(function: &Function) -> wire::FunctionHandleMetadata {
     let spec = &function.spec;
     wire::FunctionHandleMetadata {
         function_name: spec.name.clone(),

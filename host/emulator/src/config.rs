@@ -81,6 +81,15 @@ pub struct Retries {
 }
 
 impl Retries {
+    pub(crate) fn of(policy: &modal_api::wire::FunctionRetryPolicy) -> Self {
+        Self {
+            count: policy.retries,
+            initial_delay: Duration::from_millis(policy.initial_delay_ms.into()),
+            backoff: policy.backoff_coefficient,
+            max_delay: Duration::from_millis(policy.max_delay_ms.into()),
+        }
+    }
+
     /// The pause after a try, the first of which has the number 0.
     #[must_use]
     pub fn delay_after(&self, tries: u32) -> Duration {

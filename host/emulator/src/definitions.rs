@@ -18,7 +18,7 @@ use crate::{
     mounts,
     objects::{self, Kind},
     rows::{Change, Row, Rows, Table},
-    schedules,
+    schedules, variants,
 };
 
 /// As on Modal: 24 hours.
@@ -200,6 +200,10 @@ pub(crate) fn bind(
     request: wire::FunctionBindParamsRequest,
 ) -> Result<wire::FunctionBindParamsResponse, Status> {
     let mut guard = ask.core.lock();
+    if variants::is_own(&guard, &request.function_id) {
+        drop(guard);
+        return variants::bind(ask, request);
+    }
     let rows = &guard.state.rows;
     let row = function(rows, &request.function_id)?;
     if !row.parent.is_empty() {
@@ -433,7 +437,7 @@ fn check(core: &Core, inner: &Inner, definition: &wire::Function) -> Result<(), 
     Ok(())
 }
 
-fn check_timeout(seconds: u32) -> Result<(), Status> {
+pub(crate) fn check_timeout(seconds: u32) -> Result<(), Status> {
     if (1..=MAX_TIMEOUT).contains(&seconds) {
         Ok(())
     } else {
@@ -443,7 +447,7 @@ fn check_timeout(seconds: u32) -> Result<(), Status> {
     }
 }
 
-fn check_objects(
+pub(crate) fn check_objects(
     rows: &Rows,
     secret_ids: &[String],
     volume_mounts: &[wire::VolumeMount],

@@ -38,6 +38,7 @@ use crate::{
     rows::{Change, Row, Table},
     session::{self, environment_name},
     state::{Phase, ProcessKey, State},
+    variants,
 };
 
 /// How long answers under way may take after a stop.
@@ -166,6 +167,11 @@ impl Emulator {
             live.work_bell.notify_waiters();
         }
         core.dispatch(inner, &function_id);
+        let mut change = Change::default();
+        variants::follow(core, inner, &function_id, &mut change);
+        if !change.is_empty() {
+            inner.commit(change.into_event()).map_err(Error::Journal)?;
+        }
         // Limits of this function count from now on.
         let now = core.clock.now();
         core.look_at(inner, now);
@@ -478,7 +484,7 @@ fn check_spec(spec: &FunctionSpec) -> Result<(), Error> {
 }
 
 /// Tells deployments apart without keeping what they hold.
-fn spec_hash(spec: &FunctionSpec) -> String {
+pub(crate) fn spec_hash(spec: &FunctionSpec) -> String {
     Sha256::digest(format!("{spec:?}"))
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -9,6 +9,7 @@ use modal_api::{
 pub(crate) fn warnings(definition: &wire::Function) -> Vec<wire::Warning> {
     let is_web = definition
         .webhook_config
+        .as_ref()
         .is_some_and(|config| config.r#type() != wire::WebhookType::Unspecified);
     let mut warnings = Vec::new();
     if is_web || definition.is_server {

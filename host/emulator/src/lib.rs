@@ -63,6 +63,7 @@ mod streaming;
 mod streams;
 mod tasks;
 mod token;
+mod variants;
 mod volume_files;
 mod volumes;
 

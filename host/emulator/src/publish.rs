@@ -213,7 +213,9 @@ pub(crate) fn layout_of(rows: &Rows, app_id: &str, row: &AppRow) -> wire::AppLay
 
 /// The app that a function belongs to.
 pub(crate) fn app_of(rows: &Rows, function_id: &str) -> Option<String> {
-    Some(rows.get::<FunctionRow>(function_id)?.app_id)
+    let app_id = rows.get::<FunctionRow>(function_id)?.app_id;
+    // That of a variant of a function of this process is not one that the API knows.
+    (!app_id.is_empty()).then_some(app_id)
 }
 
 /// All functions that were ever made for an app, variants too.

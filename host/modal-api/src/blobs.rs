@@ -106,7 +106,9 @@ impl Client {
             .filter(|length| *length > 0)
             .ok_or_else(|| Error::Unexpected("parts of no length".to_owned()))?;
         if data.len().div_ceil(length) > way.upload_urls.len() {
-            return Err(Error::Unexpected("too few addresses for a blob's parts".to_owned()));
+            return Err(Error::Unexpected(
+                "too few addresses for a blob's parts".to_owned(),
+            ));
         }
         let parts = way.upload_urls.iter().enumerate().map(|(index, address)| {
             let start = (index * length).min(data.len());

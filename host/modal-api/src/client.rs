@@ -68,7 +68,9 @@ impl Client {
     pub async fn hello(&self) -> Result<Hello, Error> {
         let answer = self
             .caller
-            .short((), async |mut stub, request| stub.client_hello(request).await)
+            .short((), async |mut stub, request| {
+                stub.client_hello(request).await
+            })
             .await
             .map_err(|error| match error {
                 Error::Conflict(message) => self.caller.version_refused(&message),

@@ -89,7 +89,11 @@ impl Config {
         let version =
             variable(CLIENT_VERSION_VARIABLE).unwrap_or_else(|| CLIENT_VERSION.to_owned());
         if version.is_empty() || !version.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(wrong(CLIENT_VERSION_VARIABLE, &version, "a version as 1.6.4"));
+            return Err(wrong(
+                CLIENT_VERSION_VARIABLE,
+                &version,
+                "a version as 1.6.4",
+            ));
         }
         let environment = settings.text("environment").unwrap_or_default();
         crate::names::environment(&environment)?;
@@ -238,7 +242,11 @@ impl Settings<'_> {
                 Ok(Credentials::local())
             }
             (id, _) => {
-                let missing = if id.is_none() { "token_id" } else { "token_secret" };
+                let missing = if id.is_none() {
+                    "token_id"
+                } else {
+                    "token_secret"
+                };
                 Err(Error::Config(format!(
                     "half a token: {missing} is missing in profile '{profile}'\nhint: set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`"
                 )))
@@ -248,7 +256,9 @@ impl Settings<'_> {
 }
 
 fn wrong(key: &str, value: impl Display, expected: &str) -> Error {
-    Error::Config(format!("setting {key} is '{value}'; expected is {expected}"))
+    Error::Config(format!(
+        "setting {key} is '{value}'; expected is {expected}"
+    ))
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ async fn race(servers: &[ServerUrl]) -> Result<(ServerUrl, Channel), Error> {
         .map(|(url, index)| async move {
             let position = index as usize;
             if position > 0 {
-                let _ = tokio::time::timeout(STAGGER * index, failed[position - 1].notified()).await;
+                let _ =
+                    tokio::time::timeout(STAGGER * index, failed[position - 1].notified()).await;
             }
             let connected = url.connect().await;
             if connected.is_err() {
@@ -82,11 +83,16 @@ mod tests {
         let server = tokio::spawn(async move {
             let incoming = async_stream(listener);
             tonic::transport::Server::builder()
-                .add_service(crate::wire::modal_client_server::ModalClientServer::new(Nobody))
+                .add_service(crate::wire::modal_client_server::ModalClientServer::new(
+                    Nobody,
+                ))
                 .serve_with_incoming(incoming)
                 .await
         });
-        let list = format!("unix://{0}/nobody.sock,unix://{0}/server.sock", folder.display());
+        let list = format!(
+            "unix://{0}/nobody.sock,unix://{0}/server.sock",
+            folder.display()
+        );
         let started = std::time::Instant::now();
         let (url, _) = race(&ServerUrl::list(&list).unwrap()).await.unwrap();
         assert!(url.to_string().ends_with("/server.sock"));

@@ -27,7 +27,10 @@ pub struct VolumeMount {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Schedule {
     /// Five fields, in a time zone as `UTC` or `Europe/Berlin`.
-    Cron { expression: String, timezone: String },
+    Cron {
+        expression: String,
+        timezone: String,
+    },
     /// Since the last deployment or call.
     Every(Duration),
 }

@@ -75,10 +75,9 @@ impl Client {
     pub async fn token_info(&self) -> Result<TokenInfo, Error> {
         let answer = self
             .caller
-            .short(
-                wire::TokenInfoGetRequest {},
-                async |mut stub, request| stub.token_info_get(request).await,
-            )
+            .short(wire::TokenInfoGetRequest {}, async |mut stub, request| {
+                stub.token_info_get(request).await
+            })
             .await?;
         let user = match answer.identity {
             Some(wire::token_info_get_response::Identity::UserIdentity(user)) => user.username,

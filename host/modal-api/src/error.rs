@@ -72,7 +72,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("nothing connects to {servers}: {reason}\nhint: check the network, or MODAL_SERVER_URL")]
+    #[error(
+        "nothing connects to {servers}: {reason}\nhint: check the network, or MODAL_SERVER_URL"
+    )]
     NoServer { servers: String, reason: String },
     #[error("refused in the present state: {0}")]
     Conflict(String),

@@ -79,7 +79,9 @@ impl Upload {
     pub(crate) fn read(&self, start: u64, length: usize) -> Result<Bytes, Error> {
         match &self.contents {
             Contents::Bytes(bytes) => {
-                let start = usize::try_from(start).unwrap_or(usize::MAX).min(bytes.len());
+                let start = usize::try_from(start)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 let end = start.saturating_add(length).min(bytes.len());
                 Ok(bytes.slice(start..end))
             }
@@ -107,9 +109,9 @@ fn walk(remote: &str, local: &Path, found: &mut Vec<Upload>) -> Result<(), Error
     for entry in entries {
         let path = entry.path();
         let name = entry.file_name();
-        let name = name.to_str().ok_or_else(|| {
-            failed(&path, io::Error::other("its name is not UTF-8"))
-        })?;
+        let name = name
+            .to_str()
+            .ok_or_else(|| failed(&path, io::Error::other("its name is not UTF-8")))?;
         let kind = entry.file_type().map_err(|source| failed(&path, source))?;
         let remote = if remote.is_empty() {
             name.to_owned()

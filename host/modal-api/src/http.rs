@@ -142,7 +142,12 @@ impl Http {
                 return Err(failure.error);
             }
             tracing::debug!(error = %failure.error, ?delay, "transfer failed, trying again");
-            tokio::time::sleep(if failure.slow_down { delay.max(SLOW_DOWN) } else { delay }).await;
+            tokio::time::sleep(if failure.slow_down {
+                delay.max(SLOW_DOWN)
+            } else {
+                delay
+            })
+            .await;
             delay = (delay * 2).min(Duration::from_secs(5));
             made += 1;
         }

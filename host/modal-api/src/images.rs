@@ -106,7 +106,14 @@ impl Client {
         &self,
         image_id: &str,
         log: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<(wire::GenericResult, Option<wire::ImageMetadata>, Vec<String>), Error> {
+    ) -> Result<
+        (
+            wire::GenericResult,
+            Option<wire::ImageMetadata>,
+            Vec<String>,
+        ),
+        Error,
+    > {
         let mut last_entry_id = String::new();
         let mut lines = Lines::default();
         let mut breaks = 0;
@@ -141,7 +148,11 @@ impl Client {
                 if !answer.entry_id.is_empty() {
                     last_entry_id = answer.entry_id;
                 }
-                for piece in answer.task_logs.iter().filter(|piece| !piece.data.is_empty()) {
+                for piece in answer
+                    .task_logs
+                    .iter()
+                    .filter(|piece| !piece.data.is_empty())
+                {
                     log(&piece.data);
                     lines.add(&piece.data);
                 }

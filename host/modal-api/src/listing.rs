@@ -58,7 +58,8 @@ impl Page {
         let full = created.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
         let oldest = created.reduce(f64::min);
         // A page that does not lead further back would come again for ever.
-        self.before = oldest.filter(|oldest| full && self.before.is_some_and(|before| *oldest < before));
+        self.before =
+            oldest.filter(|oldest| full && self.before.is_some_and(|before| *oldest < before));
     }
 }
 

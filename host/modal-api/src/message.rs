@@ -102,7 +102,10 @@ pub(crate) fn options(variant: &Variant) -> Result<wire::FunctionOptions, Error>
         concurrency_limit: variant.max_containers,
         buffer_containers: variant.buffer_containers,
         task_idle_timeout_secs: variant.scaledown_window.map(window).transpose()?,
-        timeout_secs: variant.timeout.map(|one| timeout("timeout", one)).transpose()?,
+        timeout_secs: variant
+            .timeout
+            .map(|one| timeout("timeout", one))
+            .transpose()?,
         max_concurrent_inputs: variant.max_concurrent_inputs,
         target_concurrent_inputs: variant.target_concurrent_inputs,
         scheduler_placement: placement(&variant.regions, variant.nonpreemptible),
@@ -148,7 +151,11 @@ pub(crate) fn webhook(code: &Code) -> Option<wire::WebhookConfig> {
 
 pub(crate) fn resources(resources: &Resources) -> Result<wire::Resources, Error> {
     let milli_cpu = resources.cpu.map(milli).transpose()?.unwrap_or_default();
-    let milli_cpu_max = resources.cpu_limit.map(milli).transpose()?.unwrap_or_default();
+    let milli_cpu_max = resources
+        .cpu_limit
+        .map(milli)
+        .transpose()?
+        .unwrap_or_default();
     let memory_mb = resources.memory_mib.unwrap_or_default();
     let memory_mb_max = resources.memory_limit_mib.unwrap_or_default();
     for (what, least, most) in [
@@ -183,7 +190,9 @@ fn gpu(text: Option<&str>) -> Result<wire::GpuConfig, Error> {
         .ok()
         .filter(|count| *count > 0 && !name.is_empty())
         .ok_or_else(|| {
-            Error::Invalid(format!("gpu '{text}'\nhint: write T4, or A100-80GB:2 for two"))
+            Error::Invalid(format!(
+                "gpu '{text}'\nhint: write T4, or A100-80GB:2 for two"
+            ))
         })?;
     Ok(wire::GpuConfig {
         count,
@@ -238,9 +247,7 @@ pub(crate) fn timeout(what: &str, time: Duration) -> Result<u32, Error> {
     u32::try_from(time.as_secs())
         .ok()
         .filter(|seconds| *seconds > 0 && time <= MAX_TIMEOUT)
-        .ok_or_else(|| {
-            Error::Invalid(format!("{what} of {time:?}\nhint: 1 second to 24 hours"))
-        })
+        .ok_or_else(|| Error::Invalid(format!("{what} of {time:?}\nhint: 1 second to 24 hours")))
 }
 
 fn window(time: Duration) -> Result<u32, Error> {
@@ -248,7 +255,9 @@ fn window(time: Duration) -> Result<u32, Error> {
         .ok()
         .filter(|seconds| (2..=3600).contains(seconds))
         .ok_or_else(|| {
-            Error::Invalid(format!("scaledown window of {time:?}\nhint: 2 seconds to an hour"))
+            Error::Invalid(format!(
+                "scaledown window of {time:?}\nhint: 2 seconds to an hour"
+            ))
         })
 }
 

@@ -80,7 +80,9 @@ impl Client {
             missing.extend(answer.missing_sha256_hex_hashes);
             let moment = |one: &prost_types::Timestamp| (one.seconds, one.nanos);
             if let Some(at) = answer.checked_at
-                && earliest.as_ref().is_none_or(|known| moment(&at) < moment(known))
+                && earliest
+                    .as_ref()
+                    .is_none_or(|known| moment(&at) < moment(known))
             {
                 earliest = Some(at);
             }
@@ -92,11 +94,7 @@ impl Client {
         self.send_contents(lacking.cloned().collect(), PATIENCE)
             .await?;
         let (kind, app_id, environment) = match owner {
-            MountOwner::App(app_id) => (
-                wire::ObjectCreationType::AnonymousOwnedByApp,
-                app_id,
-                "",
-            ),
+            MountOwner::App(app_id) => (wire::ObjectCreationType::AnonymousOwnedByApp, app_id, ""),
             MountOwner::Environment(name) => (wire::ObjectCreationType::Ephemeral, "", name),
         };
         let request = wire::MountGetOrCreateRequest {
@@ -190,7 +188,10 @@ impl Client {
         let started = Instant::now();
         // The server takes a moment to move a blob to its place.
         while started.elapsed() < patience {
-            if self.put_content(&file.sha256_hex, Some(data.clone())).await? {
+            if self
+                .put_content(&file.sha256_hex, Some(data.clone()))
+                .await?
+            {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -201,11 +202,7 @@ impl Client {
         })
     }
 
-    async fn put_content(
-        &self,
-        sha256_hex: &str,
-        data: Option<DataOneof>,
-    ) -> Result<bool, Error> {
+    async fn put_content(&self, sha256_hex: &str, data: Option<DataOneof>) -> Result<bool, Error> {
         let request = wire::MountPutFileRequest {
             sha256_hex: sha256_hex.to_owned(),
             data_oneof: data,

@@ -2,7 +2,8 @@
 
 use crate::Error;
 
-const OBJECT_RULE: &str = "1 to 64 letters, digits, dashes, underscores and dots, not shaped like an app id (ap-…)";
+const OBJECT_RULE: &str =
+    "1 to 64 letters, digits, dashes, underscores and dots, not shaped like an app id (ap-…)";
 const ENVIRONMENT_RULE: &str = "1 to 64 letters, digits, dashes, underscores and dots, a letter or digit first, not starting with en-";
 const TAG_RULE: &str = "1 to 63 letters, digits, dashes, underscores and dots";
 

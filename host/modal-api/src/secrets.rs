@@ -81,9 +81,7 @@ impl Client {
         values: BTreeMap<String, String>,
     ) -> Result<String, Error> {
         let (kind, app_id, environment) = match owner {
-            SecretOwner::App(app_id) => {
-                (wire::ObjectCreationType::AnonymousOwnedByApp, app_id, "")
-            }
+            SecretOwner::App(app_id) => (wire::ObjectCreationType::AnonymousOwnedByApp, app_id, ""),
             SecretOwner::Environment(name) => (wire::ObjectCreationType::Ephemeral, "", name),
         };
         let request = wire::SecretGetOrCreateRequest {

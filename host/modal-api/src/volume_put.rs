@@ -71,7 +71,10 @@ impl Client {
         }
         match volume.version {
             VolumeVersion::V2 => self.put_blocks(&volume.volume_id, files, overwrite).await,
-            VolumeVersion::V1 => self.put_whole_files(&volume.volume_id, files, overwrite).await,
+            VolumeVersion::V1 => {
+                self.put_whole_files(&volume.volume_id, files, overwrite)
+                    .await
+            }
         }
     }
 
@@ -81,7 +84,9 @@ impl Client {
         files: Vec<Upload>,
         overwrite: Overwrite,
     ) -> Result<(), Error> {
-        let preparing = files.into_iter().map(|file| blocking(move || prepare(file)));
+        let preparing = files
+            .into_iter()
+            .map(|file| blocking(move || prepare(file)));
         let prepared: Vec<Prepared> = futures::stream::iter(preparing.collect::<Vec<_>>())
             .buffered(4)
             .try_collect()
@@ -91,7 +96,10 @@ impl Client {
         for _ in 0..ROUNDS {
             let request = wire::VolumePutFiles2Request {
                 volume_id: volume_id.to_owned(),
-                files: prepared.iter().map(|file| described(file, &proofs)).collect(),
+                files: prepared
+                    .iter()
+                    .map(|file| described(file, &proofs))
+                    .collect(),
                 disallow_overwrite_existing_files: overwrite == Overwrite::Refused,
             };
             let missing = self
@@ -110,11 +118,10 @@ impl Client {
             let puts = missing
                 .into_iter()
                 .map(|missing| self.put_missing(&prepared, missing));
-            let fresh: Vec<([u8; 32], Bytes)> =
-                futures::stream::iter(puts.collect::<Vec<_>>())
-                    .buffer_unordered(BLOCKS_AT_ONCE)
-                    .try_collect()
-                    .await?;
+            let fresh: Vec<([u8; 32], Bytes)> = futures::stream::iter(puts.collect::<Vec<_>>())
+                .buffer_unordered(BLOCKS_AT_ONCE)
+                .try_collect()
+                .await?;
             proofs.extend(fresh);
         }
         Err(Error::Unexpected(
@@ -198,7 +205,10 @@ fn prepare(upload: Upload) -> Result<Prepared, Error> {
 /// A block without the zeros at its end: that is what is hashed and sent.
 fn block(upload: &Upload, index: u64) -> Result<Bytes, Error> {
     let bytes = upload.read(index * BLOCK, usize::try_from(BLOCK).unwrap_or(usize::MAX))?;
-    let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let length = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
     Ok(bytes.slice(..length))
 }
 

@@ -148,7 +148,11 @@ impl Client {
                     })
                     .await?;
                 while let Some(answer) = stream.next().await {
-                    all.extend(answer.map_err(|status| self.caller.failure(status))?.entries);
+                    all.extend(
+                        answer
+                            .map_err(|status| self.caller.failure(status))?
+                            .entries,
+                    );
                 }
             }
             VolumeVersion::V1 => {
@@ -165,7 +169,11 @@ impl Client {
                     })
                     .await?;
                 while let Some(answer) = stream.next().await {
-                    all.extend(answer.map_err(|status| self.caller.failure(status))?.entries);
+                    all.extend(
+                        answer
+                            .map_err(|status| self.caller.failure(status))?
+                            .entries,
+                    );
                 }
             }
         }
@@ -211,22 +219,28 @@ impl Client {
             .await?;
         let lengths = block_lengths(answer.start, answer.len, answer.get_urls.len())?;
         let what = format!("{path} of a volume");
-        let blocks = answer.get_urls.iter().zip(lengths).map(|(address, length)| {
-            let what = &what;
-            async move {
-                let body = self.http.get(what, address, Attempts::DOWNLOAD).await?;
-                if body.len() > length {
-                    return Err(Error::Transfer {
-                        what: what.clone(),
-                        reason: format!("a block of {} bytes where {length} are due", body.len()),
-                    });
+        let blocks = answer
+            .get_urls
+            .iter()
+            .zip(lengths)
+            .map(|(address, length)| {
+                let what = &what;
+                async move {
+                    let body = self.http.get(what, address, Attempts::DOWNLOAD).await?;
+                    if body.len() > length {
+                        return Err(Error::Transfer {
+                            what: what.clone(),
+                            reason: format!(
+                                "a block of {} bytes where {length} are due",
+                                body.len()
+                            ),
+                        });
+                    }
+                    Ok((body, length))
                 }
-                Ok((body, length))
-            }
-        });
+            });
         let mut whole = BytesMut::new();
-        let mut blocks =
-            futures::stream::iter(blocks.collect::<Vec<_>>()).buffered(BLOCKS_AT_ONCE);
+        let mut blocks = futures::stream::iter(blocks.collect::<Vec<_>>()).buffered(BLOCKS_AT_ONCE);
         while let Some((body, length)) = blocks.try_next().await? {
             let end = whole.len() + length;
             whole.extend_from_slice(&body);
@@ -282,7 +296,10 @@ impl Client {
         depth: Depth,
     ) -> Result<(), Error> {
         let volume_id = volume.volume_id.clone();
-        let src_paths = sources.iter().map(|path| relative(path).to_owned()).collect();
+        let src_paths = sources
+            .iter()
+            .map(|path| relative(path).to_owned())
+            .collect();
         let dst_path = relative(target).to_owned();
         let recursive = depth == Depth::Recursive;
         match volume.version {

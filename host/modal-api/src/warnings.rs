@@ -68,7 +68,10 @@ mod tests {
     fn each_warning_is_handed_out_once() {
         let warnings = Warnings::default();
         let mut metadata = MetadataMap::new();
-        metadata.append("x-modal-warning", "old%20client%3A%20%C3%A4".parse().unwrap());
+        metadata.append(
+            "x-modal-warning",
+            "old%20client%3A%20%C3%A4".parse().unwrap(),
+        );
         metadata.append("x-modal-warning", "second".parse().unwrap());
         warnings.read(&metadata);
         warnings.read(&metadata);

@@ -2,17 +2,20 @@
 //! the tick hands over intents and takes observations.
 
 mod fate;
+mod variant;
 mod watch;
 
 use std::time::Duration;
 
 use ciborium::Value;
 use futures::StreamExt;
-use modal_api::{CallStatus, Client, Credentials, FunctionHandle, ServerUrl};
-use tokio::sync::RwLock;
+use modal_api::{CallStatus, Client};
+use model::ExecutorConfig;
 use uuid::Uuid;
+use variant::Functions;
 
 pub use fate::Fate;
+pub use variant::{Deployed, function_name};
 pub use watch::{Observation, Watch};
 
 /// Spawns that are under way at once.
@@ -24,12 +27,17 @@ pub const RUN_TASK: &str = "run_task";
 /// What can go wrong between us and Modal's API.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("find function {RUN_TASK} of app {app}")]
+    #[error("find function {name} of app {app}")]
     Function {
         app: String,
+        name: String,
         #[source]
         source: modal_api::Error,
     },
+    #[error("executor_config: {}\nhint: {}", .0.problem, .0.hint)]
+    ExecutorConfig(model::executor_config::Problem),
+    #[error("get what executor_config asks for")]
+    Variant(#[source] modal_api::Error),
     #[error("start a function call")]
     Spawn(#[source] modal_api::Error),
     #[error("learn the fate of call {call_id}")]
@@ -45,9 +53,22 @@ impl Error {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Function { source, .. } | Self::Spawn(source) | Self::Fate { source, .. } => {
-                source.is_passing()
-            }
+            Self::Function { source, .. }
+            | Self::Variant(source)
+            | Self::Spawn(source)
+            | Self::Fate { source, .. } => source.is_passing(),
+            Self::ExecutorConfig(_) => false,
+        }
+    }
+
+    /// Whether the task asks for what can't be had: then it fails, and nothing else does.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::ExecutorConfig(_) => true,
+            Self::Variant(source) => !source.is_passing(),
+            Self::Function { name, source, .. } => name != RUN_TASK && source.is_not_found(),
+            Self::Spawn(_) | Self::Fate { .. } => false,
         }
     }
 }
@@ -56,8 +77,8 @@ impl Error {
 #[derive(Debug)]
 pub struct Executor {
     client: Client,
-    app: String,
-    function: RwLock<Option<FunctionHandle>>,
+    deployed: Deployed,
+    functions: Functions,
 }
 
 /// A workload on its way: the dispatch id is the idempotency key of its spawn.
@@ -66,24 +87,19 @@ pub struct Workload {
     pub dispatch_id: Uuid,
     /// Airflow's `ExecuteTask` as JSON text, or our `RunCallback`.
     pub json: String,
+    /// As the task instance's row has it; null: nothing.
+    pub executor_config: serde_json::Value,
 }
 
 impl Executor {
-    /// The connection is made with the first call.
-    ///
-    /// # Errors
-    /// [`Error::Function`] when the address can't be used.
-    pub fn new(url: ServerUrl, app: &str) -> Result<Self, Error> {
-        let client =
-            Client::connect(url, Credentials::local()).map_err(|source| Error::Function {
-                app: app.to_owned(),
-                source,
-            })?;
-        Ok(Self {
+    /// Calls what is deployed there.
+    #[must_use]
+    pub fn new(client: Client, deployed: Deployed) -> Self {
+        Self {
             client,
-            app: app.to_owned(),
-            function: RwLock::new(None),
-        })
+            deployed,
+            functions: Functions::default(),
+        }
     }
 
     /// Starts the workloads; answers each one's call id or why it could not be started.
@@ -99,45 +115,36 @@ impl Executor {
     }
 
     async fn spawn_one(&self, workload: &Workload) -> Result<String, Error> {
-        let function_id = self.function_id().await?;
+        let config =
+            ExecutorConfig::read(&workload.executor_config).map_err(Error::ExecutorConfig)?;
+        let mut started = self.call(workload, &config).await;
+        if matches!(&started, Err(Error::Spawn(error)) if error.is_not_found()) {
+            // A new deployment has new ids.
+            self.functions.forget().await;
+            started = self.call(workload, &config).await;
+        }
+        started
+    }
+
+    async fn call(&self, workload: &Workload, config: &ExecutorConfig) -> Result<String, Error> {
+        let function_id = self
+            .functions
+            .id(&self.client, &self.deployed, config)
+            .await?;
         let payload = Value::Map(vec![(
             Value::Text("workload".to_owned()),
             Value::Text(workload.json.clone()),
         )]);
-        let spawned = self
-            .client
+        self.client
             .spawn(
                 &function_id,
                 Value::Array(vec![payload]),
                 Value::Map(Vec::new()),
                 workload.dispatch_id,
             )
-            .await;
-        match spawned {
-            Ok(call) => Ok(call.function_call_id),
-            Err(source) => {
-                // A new deployment has new ids: look it up again next time.
-                *self.function.write().await = None;
-                Err(Error::Spawn(source))
-            }
-        }
-    }
-
-    async fn function_id(&self) -> Result<String, Error> {
-        if let Some(handle) = &*self.function.read().await {
-            return Ok(handle.function_id.clone());
-        }
-        let handle = self
-            .client
-            .function_get(&self.app, RUN_TASK, "")
             .await
-            .map_err(|source| Error::Function {
-                app: self.app.clone(),
-                source,
-            })?;
-        let function_id = handle.function_id.clone();
-        *self.function.write().await = Some(handle);
-        Ok(function_id)
+            .map(|call| call.function_call_id)
+            .map_err(Error::Spawn)
     }
 
     /// The fate of a call, waited for up to `wait`; `None` while it goes on.

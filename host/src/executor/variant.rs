@@ -2,9 +2,10 @@
 //! their own ids.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
-use modal_api::{Client, Creation, FunctionHandle, Resources, Retries, SecretOwner, Variant, VolumeMount};
+use modal_api::{
+    Client, Creation, FunctionHandle, Resources, Retries, SecretOwner, Variant, VolumeMount,
+};
 use model::ExecutorConfig;
 use tokio::sync::Mutex;
 
@@ -75,10 +76,17 @@ impl Functions {
 /// The name of the function with one of the environment's own images.
 #[must_use]
 pub fn function_name(image: Option<&str>) -> String {
-    image.map_or_else(|| RUN_TASK.to_owned(), |image| format!("{RUN_TASK}-{image}"))
+    image.map_or_else(
+        || RUN_TASK.to_owned(),
+        |image| format!("{RUN_TASK}-{image}"),
+    )
 }
 
-async fn find(client: &Client, deployed: &Deployed, config: &ExecutorConfig) -> Result<String, Error> {
+async fn find(
+    client: &Client,
+    deployed: &Deployed,
+    config: &ExecutorConfig,
+) -> Result<String, Error> {
     let function = function(client, deployed, config.image.as_deref()).await?;
     let rest = ExecutorConfig {
         image: None,
@@ -87,12 +95,13 @@ async fn find(client: &Client, deployed: &Deployed, config: &ExecutorConfig) -> 
     if rest.is_empty() {
         return Ok(function.function_id);
     }
-    let refused = |source| Error::ExecutorConfig { source };
-    let variant = variant(client, deployed, &rest).await.map_err(refused)?;
+    let variant = variant(client, deployed, &rest)
+        .await
+        .map_err(Error::Variant)?;
     let bound = client
         .function_bind(&function.function_id, &variant, &deployed.environment)
         .await
-        .map_err(refused)?;
+        .map_err(Error::Variant)?;
     Ok(bound.function_id)
 }
 
@@ -185,7 +194,7 @@ async fn volumes(
     let mut mounts = Vec::new();
     for (path, name) in deployed.volumes.iter().chain(&config.volumes) {
         let volume = client
-            .volume_get_or_create(name, &deployed.environment, Creation::Find, None)
+            .volume_get_or_create(name, &deployed.environment, Creation::Never, None)
             .await?;
         mounts.push(VolumeMount {
             volume_id: volume.volume_id,

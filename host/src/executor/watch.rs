@@ -87,6 +87,12 @@ impl Watch {
         taken
     }
 
+    /// Something was seen on another way than by following; asks for a tick.
+    pub fn note(&mut self, observation: Observation) {
+        self.put_back(vec![observation]);
+        (self.wake)();
+    }
+
     /// Gives observations back that could not be handled.
     pub fn put_back(&mut self, observations: Vec<Observation>) {
         self.following.extend(

@@ -70,6 +70,7 @@ pub(super) async fn send(
                 "token": house.tokens.workload(intent.callback_id),
             })
             .to_string(),
+            executor_config: serde_json::Value::Null,
         })
         .collect();
     let mut sent = Vec::new();

@@ -8,9 +8,10 @@ use metadata::dispatch::{self, Intent, OpenCall};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::report::told;
 use super::{Error, Report};
 use crate::clock;
-use crate::executor::{Watch, Workload};
+use crate::executor::{Fate, Observation, Watch, Workload};
 use crate::house::House;
 
 /// A call whose try is over has this long to leave by itself: its next heartbeat tells it.
@@ -67,6 +68,13 @@ pub(super) async fn send(
                 }]);
                 sent.push((workload.dispatch_id, call_id));
             }
+            Err(error) if error.is_refusal() => {
+                watch.note(Observation {
+                    dispatch_id: workload.dispatch_id,
+                    fate: Fate::Refused { what: told(&error) },
+                });
+                report.problem(&error);
+            }
             Err(error) => {
                 let failed = failures
                     .iter()
@@ -91,6 +99,7 @@ fn workload(house: &House, intent: Intent) -> Workload {
     Workload {
         dispatch_id: intent.dispatch_id,
         json: body.to_string(),
+        executor_config: intent.executor_config,
     }
 }
 
