@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Client, Error,
-    http::{Attempts, Upload},
+    call::Caller,
+    http::{Attempts, Http, Upload},
     wire::{
         self,
         blob_create_response::{UploadTypeOneof, UploadTypesOneof},
@@ -67,19 +68,7 @@ impl Client {
 
     /// Fetches a blob.
     pub async fn blob_get(&self, blob_id: &str) -> Result<Bytes, Error> {
-        let request = wire::BlobGetRequest {
-            blob_id: blob_id.to_owned(),
-            function_id: String::new(),
-        };
-        let answer = self
-            .caller
-            .short(request, async |mut stub, request| {
-                stub.blob_get(request).await
-            })
-            .await?;
-        self.http
-            .get(WHAT, &answer.download_url, Attempts::DOWNLOAD)
-            .await
+        get(&self.caller, &self.http, blob_id).await
     }
 
     async fn put_whole(&self, address: &str, data: &Bytes, hashes: &Hashes) -> Result<(), Error> {
@@ -158,6 +147,21 @@ impl Client {
         }
         Err(differs(&tag))
     }
+}
+
+/// A container fetches blobs as well.
+pub(crate) async fn get(caller: &Caller, http: &Http, blob_id: &str) -> Result<Bytes, Error> {
+    let request = wire::BlobGetRequest {
+        blob_id: blob_id.to_owned(),
+        function_id: String::new(),
+    };
+    let answer = caller
+        .short(request, async |mut stub, request| {
+            stub.blob_get(request).await
+        })
+        .await?;
+    http.get(WHAT, &answer.download_url, Attempts::DOWNLOAD)
+        .await
 }
 
 struct Hashes {

@@ -232,7 +232,13 @@ impl Client {
             known.unwrap_or(MAX_ASYNC_INLINE_BYTES)
         };
         let args = if payload.len() as u64 > limit {
-            ArgsOneof::ArgsBlobId(self.blob_put(payload.into()).await?)
+            let size = payload.len() as u64;
+            match self.blob_put(payload.into()).await {
+                Ok(blob_id) => ArgsOneof::ArgsBlobId(blob_id),
+                // A server that is only reached by a socket takes no blobs.
+                Err(Error::Conflict(_)) => return Err(Error::PayloadTooLarge { size, limit }),
+                Err(error) => return Err(error),
+            }
         } else {
             ArgsOneof::Args(payload.into())
         };

@@ -188,10 +188,13 @@ impl Settings<'_> {
     fn text(&self, key: &str) -> Option<String> {
         (self.variable)(&format!("MODAL_{}", key.to_uppercase())).or_else(|| {
             let value = self.table?.get(key)?;
-            Some(match value {
-                toml::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            })
+            match value {
+                toml::Value::String(text) => Some(text.clone()),
+                toml::Value::Integer(number) => Some(number.to_string()),
+                toml::Value::Float(number) => Some(number.to_string()),
+                toml::Value::Boolean(truth) => Some(truth.to_string()),
+                toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
+            }
         })
     }
 

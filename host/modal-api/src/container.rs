@@ -13,8 +13,9 @@ use ciborium::Value;
 use uuid::Uuid;
 
 use crate::{
-    Arguments, Credentials, Error, ServerUrl, arguments,
+    Arguments, Credentials, Error, ServerUrl, arguments, blobs,
     call::Caller,
+    http::Http,
     retry::{End, Policy},
     wire::{
         self, DataFormat,
@@ -78,6 +79,7 @@ pub enum Outcome {
 #[derive(Debug, Clone)]
 pub struct Client {
     caller: Caller,
+    http: Http,
     patience: Duration,
     /// Inputs whose output the server has not taken yet: a second delivery of one of them is not given out again.
     current: Arc<Mutex<HashSet<String>>>,
@@ -91,6 +93,7 @@ impl Client {
     pub fn connect(url: ServerUrl) -> Result<Self, Error> {
         Ok(Self {
             caller: Caller::new(&url, &Credentials::container())?,
+            http: Http::new(),
             patience: DEFAULT_PATIENCE,
             current: Arc::default(),
         })
@@ -175,15 +178,41 @@ impl Client {
         if answer.inputs.iter().any(|item| item.kill_switch) {
             return Ok(Inputs::Leave);
         }
-        let mut current = self.current();
-        let fresh = answer
-            .inputs
-            .into_iter()
-            .filter(|item| current.insert(item.input_id.clone()));
-        fresh
-            .map(read_input)
-            .collect::<Result<_, _>>()
-            .map(Inputs::Work)
+        let fresh: Vec<_> = {
+            let mut current = self.current();
+            let items = answer.inputs.into_iter();
+            items
+                .filter(|item| current.insert(item.input_id.clone()))
+                .collect()
+        };
+        let mut work = Vec::with_capacity(fresh.len());
+        for item in fresh {
+            work.push(self.read_input(item).await?);
+        }
+        Ok(Inputs::Work(work))
+    }
+
+    /// An input with its payload, which comes from elsewhere if it is large.
+    async fn read_input(&self, item: wire::FunctionGetInputsItem) -> Result<Input, Error> {
+        let input = item
+            .input
+            .ok_or_else(|| Error::Unexpected(format!("input {} without content", item.input_id)))?;
+        let data_format = input.data_format();
+        let payload = match input.args_oneof {
+            Some(ArgsOneof::Args(bytes)) => bytes.into(),
+            Some(ArgsOneof::ArgsBlobId(id)) => {
+                blobs::get(&self.caller, &self.http, &id).await?.into()
+            }
+            None => Vec::new(),
+        };
+        Ok(Input {
+            input_id: item.input_id,
+            function_call_id: item.function_call_id,
+            retry_count: item.retry_count,
+            payload,
+            data_format,
+            started_at: SystemTime::now(),
+        })
     }
 
     /// Gives an input back. Returns when the server has it.
@@ -272,30 +301,6 @@ impl Client {
     fn current(&self) -> MutexGuard<'_, HashSet<String>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn read_input(item: wire::FunctionGetInputsItem) -> Result<Input, Error> {
-    let input = item
-        .input
-        .ok_or_else(|| Error::Unexpected(format!("input {} without content", item.input_id)))?;
-    let data_format = input.data_format();
-    let payload = match input.args_oneof {
-        Some(ArgsOneof::Args(bytes)) => bytes.into(),
-        Some(ArgsOneof::ArgsBlobId(id)) => {
-            return Err(Error::Unexpected(format!(
-                "the arguments are in blob {id}, which this client does not fetch"
-            )));
-        }
-        None => Vec::new(),
-    };
-    Ok(Input {
-        input_id: item.input_id,
-        function_call_id: item.function_call_id,
-        retry_count: item.retry_count,
-        payload,
-        data_format,
-        started_at: SystemTime::now(),
-    })
 }
 
 fn write_outcome(outcome: Outcome) -> Result<(wire::GenericResult, DataFormat), Error> {

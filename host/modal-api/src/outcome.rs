@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use ciborium::Value;
 
 use crate::{
-    Error, arguments,
+    Error, arguments, pickle,
     wire::{self, DataFormat, generic_result::DataOneof},
 };
 
@@ -35,7 +35,7 @@ pub struct CallResult {
     pub traceback: String,
     /// The process's exit code if that is how the call ended, else 0.
     pub exit_code: i32,
-    /// The returned value if it came in CBOR; a pickle stays unread.
+    /// The returned value if it came in CBOR or as a pickle of plain data; no other pickle is read.
     pub value: Option<Value>,
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
@@ -55,6 +55,9 @@ impl CallResult {
         };
         let value = match (&result.data_oneof, format) {
             (Some(DataOneof::Data(data)), DataFormat::Cbor) => Some(arguments::decode(data)?),
+            (Some(DataOneof::Data(data)), DataFormat::Pickle) => {
+                pickle::read(data).ok().and_then(pickle::to_cbor)
+            }
             _ => None,
         };
         Ok(Self {

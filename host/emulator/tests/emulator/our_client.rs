@@ -1,0 +1,289 @@
+//! Our client against servers, and its requests beside those of Modal's own client.
+
+use std::{path::Path, process::Command};
+
+use bytes::Bytes;
+use emulator::{Emulator, Stop, Tokens};
+use modal_api::{
+    Client, Config, Creation, Credentials, Depth, Error, ImageBuild, ImageLayer, Overwrite, Upload,
+    VolumeVersion, pickle,
+};
+use tempfile::TempDir;
+
+use crate::{
+    operations,
+    support::{alone_config, modal_python, processes_in},
+};
+
+/// An emulator with a port and a token, and our client with that token.
+pub(crate) struct Served {
+    pub(crate) folder: TempDir,
+    emulator: Emulator,
+    pub(crate) address: String,
+    pub(crate) python: String,
+}
+
+impl Served {
+    pub(crate) async fn start() -> Option<Self> {
+        let python = modal_python()?;
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = alone_config(folder.path());
+        config.python = Some(python.clone().into());
+        let emulator = Emulator::start(config).await.unwrap();
+        Some(Self {
+            address: emulator.tcp_address().unwrap().to_string(),
+            folder,
+            emulator,
+            python,
+        })
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client_at(&self.address)
+    }
+
+    /// Over something that stands between.
+    pub(crate) fn client_at(&self, address: &str) -> Client {
+        let tokens = Tokens::kept_in(self.folder.path()).unwrap();
+        let url = format!("http://{address}").parse().unwrap();
+        Client::connect(url, Credentials::token(tokens.id, tokens.secret)).unwrap()
+    }
+
+    /// A program with Modal's client in it, at an address.
+    pub(crate) fn official(&self, address: &str) -> Command {
+        let tokens = Tokens::kept_in(self.folder.path()).unwrap();
+        let mut command = Command::new(&self.python);
+        command
+            .env("MODAL_SERVER_URL", format!("http://{address}"))
+            .env("MODAL_TOKEN_ID", tokens.id)
+            .env("MODAL_TOKEN_SECRET", tokens.secret)
+            .env("MODAL_CONFIG_PATH", self.folder.path().join("none.toml"))
+            .env("COLUMNS", "200")
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// What a script prints that must not fail.
+    async fn script(&self, script: &'static str) -> String {
+        let mut command = self.official(&self.address);
+        command.args(["-c", script]);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}{talk}");
+        told
+    }
+
+    pub(crate) async fn end(self) {
+        let grace = std::time::Duration::ZERO;
+        self.emulator.stop(Stop::Terminate { grace }).await.unwrap();
+        assert_eq!(processes_in(self.folder.path()), Vec::<i32>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_operation_is_served_by_the_emulator() {
+    let Some(served) = Served::start().await else {
+        return;
+    };
+    let told = operations::tell(served.client()).await;
+    insta::assert_snapshot!(told.join("\n"), @"");
+    served.end().await;
+}
+
+/// Any other server: the variables of Modal's client say where it is. `tests/modal-servicer/run` starts Modal's own test servicer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a server: see tests/modal-servicer/run"]
+async fn each_operation_is_served_by_modals_own_test_servicer() {
+    let config = Config::load().unwrap();
+    let client = Client::open(&config).await.unwrap();
+    let told = operations::tell(client).await;
+    println!("{}", told.join("\n"));
+    insta::assert_snapshot!(told.join("\n"), @"");
+}
+
+const READER: &str = "
+import modal, subprocess, sys
+
+def run(*words):
+    done = subprocess.run([sys.executable, '-m', 'modal', *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print('$ modal', *words, '->', done.returncode)
+    return done.stdout
+
+print(run('volume', 'get', 'shared', 'ours/a.txt', '-').strip())
+print(modal.Dict.from_name('shared')['ours'])
+print(modal.Queue.from_name('shared').get_many(5, block=False))
+print('secret:', 'shared' in run('secret', 'list', '--json'))
+with modal.Volume.from_name('shared').batch_upload() as batch:
+    import io
+    batch.put_file(io.BytesIO(b'of python' * 1000000), '/theirs/b.bin')
+modal.Dict.from_name('shared')['theirs'] = {'list': [1, 2.5, None, 'ü', b'x'], 'big': 2**70}
+modal.Dict.from_name('shared')['class'] = modal.exception.NotFoundError('no')
+modal.Queue.from_name('shared').put_many(['first', ('second', 2)])
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_client_and_the_official_one_read_what_the_other_wrote() {
+    let Some(served) = Served::start().await else {
+        return;
+    };
+    let client = served.client();
+    let volume = client
+        .volume_get_or_create("shared", "", Creation::IfMissing, Some(VolumeVersion::V2))
+        .await
+        .unwrap();
+    let upload = Upload::bytes("ours/a.txt", "of rust");
+    client
+        .volume_put(&volume, vec![upload], Overwrite::Refused)
+        .await
+        .unwrap();
+    let dict = client
+        .dict_get_or_create("shared", "", Creation::IfMissing)
+        .await
+        .unwrap();
+    let bytes = |text: &str| Bytes::from(pickle::text(text).unwrap());
+    client
+        .dict_put(&dict, vec![(bytes("ours"), bytes("of rust"))])
+        .await
+        .unwrap();
+    let queue = client
+        .queue_get_or_create("shared", "", Creation::IfMissing)
+        .await
+        .unwrap();
+    client
+        .queue_put(&queue, "", vec![bytes("one"), bytes("two")])
+        .await
+        .unwrap();
+    client
+        .secret_put("shared", "", [("A".to_owned(), "b".to_owned())].into())
+        .await
+        .unwrap();
+
+    insta::assert_snapshot!(served.script(READER).await, @"");
+
+    let theirs = client.volume_get(&volume, "theirs/b.bin").await.unwrap();
+    let value = client.dict_get(&dict, bytes("theirs")).await.unwrap();
+    let class = client.dict_get(&dict, bytes("class")).await.unwrap();
+    let items = client
+        .queue_get(&queue, "", 9, std::time::Duration::ZERO)
+        .await
+        .unwrap();
+    let items: Vec<_> = items
+        .iter()
+        .map(|item| pickle::read(item).unwrap().to_string())
+        .collect();
+    let told = [
+        (&theirs[..] == b"of python".repeat(1_000_000)).to_string(),
+        pickle::read(&value.unwrap()).unwrap().to_string(),
+        items.join(" "),
+        pickle::read(&class.unwrap()).unwrap_err().to_string(),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @"");
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_say_what_to_do() {
+    let Some(served) = Served::start().await else {
+        return;
+    };
+    let client = served.client();
+    let url = format!("http://{}", served.address);
+    let nobody = Client::connect(url.parse().unwrap(), Credentials::local()).unwrap();
+    let wrong = Credentials::token("ak-wrong".to_owned(), "as-wrong".to_owned());
+    let wrong = Client::connect(url.parse().unwrap(), wrong).unwrap();
+    let away = Config::at(
+        "https://api.example.com".parse().unwrap(),
+        Credentials::local(),
+    );
+    let app_id = client.app_create("build", "", [].into()).await.unwrap();
+    let mut heard = String::new();
+    let layer = ImageLayer {
+        commands: vec![
+            "FROM docker.io/debian:12-slim".to_owned(),
+            "RUN true".to_owned(),
+            "FLY away".to_owned(),
+        ],
+        ..Default::default()
+    };
+    let build = ImageBuild {
+        app_id: &app_id,
+        builder_version: "2025.06",
+        force_build: false,
+        ignore_cache: false,
+    };
+    let built = client
+        .image_build(layer, build, &mut |piece| heard += piece)
+        .await;
+    let spec = modal_api::SandboxSpec {
+        image_id: "im-1".to_owned(),
+        ..Default::default()
+    };
+    let missing = Creation::Never;
+    let errors = [
+        Client::open(&away).await.map(|_| ()),
+        nobody.hello().await.map(|_| ()),
+        wrong.hello().await.map(|_| ()),
+        client.environment_get("nowhere").await.map(|_| ()),
+        client.app_create("a", "nowhere", [].into()).await.map(|_| ()),
+        client.volume_get_or_create("a/b", "", missing, None).await.map(|_| ()),
+        client.volume_get_or_create("a", "nowhere", missing, None).await.map(|_| ()),
+        client.volume_get_or_create("a", "", missing, None).await.map(|_| ()),
+        client.function_get("a", "b", "").await.map(|_| ()),
+        client.sandbox_create(&app_id, "", &spec).await.map(|_| ()),
+        built.map(|_| ()),
+    ];
+    let text = |error: &Error| {
+        error
+            .to_string()
+            .replace(&app_id, "ap-ID")
+            .split(' ')
+            .map(|word| if word.starts_with("im-") { "im-ID" } else { word })
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let told: Vec<_> = errors
+        .iter()
+        .map(|answer| text(answer.as_ref().unwrap_err()))
+        .collect();
+    insta::assert_snapshot!(told.join("\n---\n"), @"");
+    insta::assert_snapshot!(heard, @"");
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_is_sent_without_what_python_compiled() {
+    let Some(served) = Served::start().await else {
+        return;
+    };
+    let client = served.client();
+    let local = served.folder.path().join("dags");
+    write(&local, "a.py", "a");
+    write(&local, "inner/b.py", "b");
+    write(&local, "inner/__pycache__/b.pyc", "c");
+    let volume = client
+        .volume_get_or_create("folder", "", Creation::IfMissing, Some(VolumeVersion::V2))
+        .await
+        .unwrap();
+    let files = Upload::folder("dags", &local).unwrap();
+    client
+        .volume_put(&volume, files, Overwrite::Allowed)
+        .await
+        .unwrap();
+    let files = client
+        .volume_files(&volume, "dags", Depth::Recursive)
+        .await
+        .unwrap();
+    let mut paths: Vec<_> = files.iter().map(|file| &*file.path).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["dags/a.py", "dags/inner", "dags/inner/b.py"]);
+    served.end().await;
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
