@@ -34,6 +34,7 @@ mod message;
 mod mounts;
 mod names;
 mod outcome;
+mod pickle_shape;
 mod queues;
 mod retry;
 mod sandboxes;

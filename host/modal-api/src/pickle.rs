@@ -5,7 +5,7 @@
 
 use serde_pickle::{DeOptions, HashableValue};
 
-use crate::Error;
+use crate::{Error, pickle_shape};
 
 pub use serde_pickle::Value;
 
@@ -25,6 +25,7 @@ const MOST_DEPTH: usize = 100;
 /// # Errors
 /// [`Error::Decode`] when it is no pickle, or one of more than plain data.
 pub fn read(bytes: &[u8]) -> Result<Value, Error> {
+    pickle_shape::check(bytes)?;
     serde_pickle::value_from_slice(bytes, DeOptions::new())
         .map_err(|error| Error::Decode(format!("not a pickle of plain data: {error}")))
 }

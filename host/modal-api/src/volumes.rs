@@ -75,6 +75,7 @@ impl Client {
             object_creation_type: creation.wire().into(),
             app_id: String::new(),
             version: version.into(),
+            create_options: Some(wire::VolumeCreateOptions::default()),
         };
         let answer = self
             .caller
