@@ -46,11 +46,7 @@ impl Client {
     }
 
     /// Writes entries; those with the same keys are replaced.
-    pub async fn dict_put(
-        &self,
-        dict_id: &str,
-        entries: Vec<(Bytes, Bytes)>,
-    ) -> Result<(), Error> {
+    pub async fn dict_put(&self, dict_id: &str, entries: Vec<(Bytes, Bytes)>) -> Result<(), Error> {
         self.dict_update(dict_id, entries, false).await.map(|_| ())
     }
 

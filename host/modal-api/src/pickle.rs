@@ -248,18 +248,33 @@ mod tests {
     fn texts_numbers_and_bytes_have_the_bytes_that_python_writes() {
         let hex = |value: Value| hex::encode(write(&value).unwrap());
         let cases = [
-            (Value::String("k".to_owned()), "80049505000000000000008c016b942e"),
-            (Value::String(String::new()), "80049504000000000000008c00942e"),
+            (
+                Value::String("k".to_owned()),
+                "80049505000000000000008c016b942e",
+            ),
+            (
+                Value::String(String::new()),
+                "80049504000000000000008c00942e",
+            ),
             (Value::I64(0), "80044b002e"),
             (Value::I64(255), "80044bff2e"),
             (Value::I64(256), "80049504000000000000004d00012e"),
             (Value::I64(-1), "80049506000000000000004affffffff2e"),
-            (Value::I64(1 << 31), "80049508000000000000008a0500000080002e"),
+            (
+                Value::I64(1 << 31),
+                "80049508000000000000008a0500000080002e",
+            ),
             (Value::None, "80044e2e"),
             (Value::Bool(true), "8004882e"),
             (Value::Bool(false), "8004892e"),
-            (Value::F64(1.5), "8004950a00000000000000473ff80000000000002e"),
-            (Value::Bytes(b"ab".to_vec()), "80049506000000000000004302616294 2e"),
+            (
+                Value::F64(1.5),
+                "8004950a00000000000000473ff80000000000002e",
+            ),
+            (
+                Value::Bytes(b"ab".to_vec()),
+                "80049506000000000000004302616294 2e",
+            ),
             (Value::List(vec![]), "80045d942e"),
             (Value::Tuple(vec![]), "8004292e"),
         ];
@@ -267,7 +282,10 @@ mod tests {
             assert_eq!(hex(value.clone()), expected.replace(' ', ""), "{value}");
         }
         let long = write(&Value::String("x".repeat(300))).unwrap();
-        assert_eq!(hex::encode(&long[..16]), "80049533010000000000005 82c010000".replace(' ', ""));
+        assert_eq!(
+            hex::encode(&long[..16]),
+            "80049533010000000000005 82c010000".replace(' ', "")
+        );
         let large = write(&Value::String("x".repeat(65_536))).unwrap();
         assert_eq!(hex::encode(&large[..7]), "80045800000100");
         assert_eq!(hex::encode(&large[large.len() - 2..]), "942e");

@@ -287,7 +287,13 @@ mod tests {
     #[test]
     fn what_unfolds_too_far_or_too_deep_is_refused() {
         // A hundred thousand lists, each in the next.
-        let deep = [&b"\x80\x04"[..], &b"]".repeat(100_000), &b"a".repeat(99_999), b"."].concat();
+        let deep = [
+            &b"\x80\x04"[..],
+            &b"]".repeat(100_000),
+            &b"a".repeat(99_999),
+            b".",
+        ]
+        .concat();
         // Ten times ten times ten times …
         let mut wide = b"\x80\x04]\x94(".to_vec();
         wide.extend(b"N".repeat(10));

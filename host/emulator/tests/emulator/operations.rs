@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use ciborium::Value;
 use modal_api::{
-    CallStatus, Client, Code, Creation, Definition, Depth, Error, HttpServer, ImageBuild, ImageLayer,
-    MountOwner, Overwrite, Publication, Readiness, Resources, Retries, SandboxSpec, Scaling,
-    Schedule, SecretOwner, Upload, Variant, Volume, VolumeMount, VolumeVersion, pickle,
+    CallStatus, Client, Code, Creation, Definition, Depth, Error, HttpServer, ImageBuild,
+    ImageLayer, MountOwner, Overwrite, Publication, Readiness, Resources, Retries, SandboxSpec,
+    Scaling, Schedule, SecretOwner, Upload, Variant, Volume, VolumeMount, VolumeVersion, pickle,
 };
 use uuid::Uuid;
 
@@ -57,7 +57,10 @@ pub(crate) async fn tell(client: Client) -> Vec<String> {
     let client = told.client.clone();
     client.hello().await.unwrap();
     let environment = client.environment_get("").await.unwrap();
-    told.say(format!("environment id: {}", kind(&environment.environment_id)));
+    told.say(format!(
+        "environment id: {}",
+        kind(&environment.environment_id)
+    ));
     named(&mut told).await;
     files(&mut told).await;
     let app_id = deploy(&mut told, &environment.image_builder_version).await;
@@ -88,14 +91,20 @@ async fn named(told: &mut Told) {
         client.secret_find("ops", "", &["OTHER"]).await,
     );
     told.refused("missing secret", client.secret_find("none", "", &[]).await);
-    told.refused("bad name", client.secret_put("a b", "", values.clone()).await);
+    told.refused(
+        "bad name",
+        client.secret_put("a b", "", values.clone()).await,
+    );
     let unnamed = client
         .secret_unnamed(SecretOwner::Environment(""), values)
         .await
         .unwrap();
     told.say(format!("unnamed secret: {}", kind(&unnamed)));
     let listed = client.secret_list("").await.unwrap();
-    told.say(format!("listed: {}", listed.iter().any(|one| one.name == "ops")));
+    told.say(format!(
+        "listed: {}",
+        listed.iter().any(|one| one.name == "ops")
+    ));
 
     let dict = client
         .dict_get_or_create("ops", "", Creation::IfMissing)
@@ -148,7 +157,10 @@ async fn named(told: &mut Told) {
     let peeked = client.queue_peek(&queue, "").await.unwrap();
     let taken = client.queue_get(&queue, "", 2, WAIT).await.unwrap();
     let text = |values: Vec<Bytes>| -> Vec<_> {
-        values.iter().filter_map(|one| pickle::as_text(one)).collect()
+        values
+            .iter()
+            .filter_map(|one| pickle::as_text(one))
+            .collect()
     };
     told.say(format!(
         "queue: {:?}, taken {:?}, left {}",
@@ -178,7 +190,11 @@ async fn files(told: &mut Told) {
             .volume_put(&volume, uploads, Overwrite::Allowed)
             .await
             .unwrap();
-        told.say(format!("{version:?} {:?}: {}", volume.version, listing(&client, &volume).await));
+        told.say(format!(
+            "{version:?} {:?}: {}",
+            volume.version,
+            listing(&client, &volume).await
+        ));
         let whole = client.volume_get(&volume, "large").await.unwrap();
         let part = client
             .volume_get_range(&volume, "large", BLOCK as u64 + 1, 4)
@@ -192,7 +208,11 @@ async fn files(told: &mut Told) {
         told.refused(
             "a second time",
             client
-                .volume_put(&volume, vec![Upload::bytes("empty", "x")], Overwrite::Refused)
+                .volume_put(
+                    &volume,
+                    vec![Upload::bytes("empty", "x")],
+                    Overwrite::Refused,
+                )
                 .await,
         );
         told.refused("missing file", client.volume_get(&volume, "none").await);
@@ -200,7 +220,10 @@ async fn files(told: &mut Told) {
             .volume_remove(&volume, "dags", Depth::Recursive)
             .await
             .unwrap();
-        told.say(format!("after removal: {}", listing(&client, &volume).await));
+        told.say(format!(
+            "after removal: {}",
+            listing(&client, &volume).await
+        ));
     }
     told.refused(
         "missing volume",
@@ -441,7 +464,10 @@ async fn sandboxes(told: &mut Told, app_id: &str) {
     let running = client.sandbox_wait(&sandbox, Duration::ZERO).await.unwrap();
     client.sandbox_terminate(&sandbox).await.unwrap();
     let ended = client.sandbox_wait(&sandbox, WAIT).await.unwrap();
-    told.say(format!("runs: {running:?}, ended: {:?}", ended.map(|end| end.status)));
+    told.say(format!(
+        "runs: {running:?}, ended: {:?}",
+        ended.map(|end| end.status)
+    ));
 }
 
 /// What an id is of.

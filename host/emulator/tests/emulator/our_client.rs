@@ -227,10 +227,22 @@ async fn refusals_say_what_to_do() {
         nobody.hello().await.map(|_| ()),
         wrong.hello().await.map(|_| ()),
         client.environment_get("nowhere").await.map(|_| ()),
-        client.app_create("a", "nowhere", [].into()).await.map(|_| ()),
-        client.volume_get_or_create("a/b", "", missing, None).await.map(|_| ()),
-        client.volume_get_or_create("a", "nowhere", missing, None).await.map(|_| ()),
-        client.volume_get_or_create("a", "", missing, None).await.map(|_| ()),
+        client
+            .app_create("a", "nowhere", [].into())
+            .await
+            .map(|_| ()),
+        client
+            .volume_get_or_create("a/b", "", missing, None)
+            .await
+            .map(|_| ()),
+        client
+            .volume_get_or_create("a", "nowhere", missing, None)
+            .await
+            .map(|_| ()),
+        client
+            .volume_get_or_create("a", "", missing, None)
+            .await
+            .map(|_| ()),
         client.function_get("a", "b", "").await.map(|_| ()),
         client.sandbox_create(&app_id, "", &spec).await.map(|_| ()),
         built.map(|_| ()),
@@ -240,7 +252,13 @@ async fn refusals_say_what_to_do() {
             .to_string()
             .replace(&app_id, "ap-ID")
             .split(' ')
-            .map(|word| if word.starts_with("im-") { "im-ID" } else { word })
+            .map(|word| {
+                if word.starts_with("im-") {
+                    "im-ID"
+                } else {
+                    word
+                }
+            })
             .collect::<Vec<_>>()
             .join(" ")
     };

@@ -105,7 +105,10 @@ async fn ask(client: &Client) {
     let secret = client.secret_find("requests", "", &[]).await.unwrap();
     let runtime = client.mount_of_client().await.unwrap();
     let tags = BTreeMap::from([("team".to_owned(), "data".to_owned())]);
-    let app_id = client.app_create("requests", "", tags.clone()).await.unwrap();
+    let app_id = client
+        .app_create("requests", "", tags.clone())
+        .await
+        .unwrap();
     let image = image(client, &app_id, &environment.image_builder_version).await;
 
     let mut run = Definition::new("requests", "run", code("run"), &image);
@@ -213,7 +216,10 @@ async fn ask(client: &Client) {
         .await
         .unwrap_err();
 
-    let app_id = client.app_create("direct", "", BTreeMap::new()).await.unwrap();
+    let app_id = client
+        .app_create("direct", "", BTreeMap::new())
+        .await
+        .unwrap();
     let image = self::image(client, &app_id, &environment.image_builder_version).await;
     let server = Code::Server(HttpServer {
         port: 8080,
