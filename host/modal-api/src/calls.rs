@@ -118,7 +118,15 @@ impl Client {
                 request,
                 async |mut stub, request| stub.function_map(request).await,
             )
-            .await?;
+            .await
+            .map_err(|error| {
+                error.looking_for(
+                    "function",
+                    function_id,
+                    "",
+                    "the app was stopped, or deployed again without it: look the function up again",
+                )
+            })?;
         let function_call_id = answer.function_call_id;
         let mut accepted = answer.pipelined_inputs;
         if accepted.is_empty() {

@@ -27,8 +27,10 @@ pub(crate) async fn connect(config: &Config) -> Result<(ServerUrl, Channel), Err
                 reason: format!("no answer within {ATTEMPT:?}"),
             },
         };
-        // A wrong address stays wrong.
-        if !reason.is_passing() || started.elapsed() + pause >= PATIENCE {
+        // A wrong address stays wrong, and so does a certificate that nobody here vouches for.
+        let distrusted =
+            matches!(&reason, Error::NoServer { reason, .. } if reason.contains("certificate"));
+        if distrusted || !reason.is_passing() || started.elapsed() + pause >= PATIENCE {
             return Err(reason);
         }
         tracing::warn!(reason = %reason, "cannot connect, trying again");

@@ -73,7 +73,7 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(
-        "nothing connects to {servers}: {reason}\nhint: check the network, or MODAL_SERVER_URL"
+        "nothing connects to {servers}: {reason}\nhint: check the network, or MODAL_SERVER_URL; a certificate of one's own is trusted when SSL_CERT_FILE names its root"
     )]
     NoServer { servers: String, reason: String },
     #[error("refused in the present state: {0}")]
@@ -133,7 +133,8 @@ impl Error {
                 } else {
                     format!(" in environment '{environment}'")
                 },
-                hint: if message.to_lowercase().contains("environment") {
+                // "Environment 'x' not found", not "… not found in environment 'x'".
+                hint: if message.to_lowercase().starts_with("environment") {
                     "`modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one"
                 } else {
                     hint

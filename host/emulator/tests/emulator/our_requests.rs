@@ -28,21 +28,22 @@ const COMPARE: &str = include_str!("compare_requests.py");
 /// otherwise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_requests_have_the_fields_of_the_official_ones() {
-    let Some(served) = Served::start().await else {
+    // Each has a server of its own, since what is there already is not asked for again.
+    let (Some(served), Some(other)) = (Served::start().await, Served::start().await) else {
         return;
     };
-    let client = served.client();
-    client
-        .secret_put("requests", "", [("A".to_owned(), "b".to_owned())].into())
-        .await
-        .unwrap();
+    for server in [&served, &other] {
+        let values = [("A".to_owned(), "b".to_owned())].into();
+        let client = server.client();
+        client.secret_put("requests", "", values).await.unwrap();
+    }
     let folder = served.folder.path().to_owned();
     let recorder = Recorder::start(&served, &folder.join("ours"));
     ask(&served.client_at(&recorder.address)).await;
     recorder.end();
 
-    let recorder = Recorder::start(&served, &folder.join("official"));
-    let mut official = served.official(&recorder.address);
+    let recorder = Recorder::start(&other, &folder.join("official"));
+    let mut official = other.official(&recorder.address);
     official.args(["-W", "ignore", "-c", OFFICIAL]);
     told(official).await;
     recorder.end();
@@ -53,6 +54,7 @@ async fn our_requests_have_the_fields_of_the_official_ones() {
         .args([folder.join("ours"), folder.join("official")]);
     insta::assert_snapshot!(told(compare).await, @"");
     served.end().await;
+    other.end().await;
 }
 
 struct Recorder {
