@@ -2,9 +2,6 @@
 
 use crate::{Client, Error, apps::ENVIRONMENT_HINT, names, wire};
 
-/// Image builders before this one expect the client's requirements inside of the image.
-const OLDEST_BUILDER: &str = "2025.06";
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     pub environment_id: String,
@@ -28,7 +25,7 @@ impl Client {
     /// Looks an environment up; an empty name is the workspace's default one.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is none; [`Error::Config`] when its image builder is too old.
+    /// [`Error::Missing`] when there is none.
     pub async fn environment_get(&self, name: &str) -> Result<Environment, Error> {
         names::environment(name)?;
         let request = wire::EnvironmentGetOrCreateRequest {
@@ -44,18 +41,10 @@ impl Client {
             .map_err(|error| error.looking_for("environment", name, "", ENVIRONMENT_HINT))?;
         let metadata = answer.metadata.unwrap_or_default();
         let settings = metadata.settings.unwrap_or_default();
-        let builder = settings.image_builder_version;
-        // Versions are dates, so that text order is time order; what is no date is newer than all of them.
-        if builder.as_str() < OLDEST_BUILDER {
-            return Err(Error::Config(format!(
-                "environment '{}' has image builder {builder}, {OLDEST_BUILDER} or later is needed\nhint: choose a newer one in Modal's settings, or set MODAL_IMAGE_BUILDER_VERSION",
-                metadata.name
-            )));
-        }
         Ok(Environment {
             environment_id: answer.environment_id,
             name: metadata.name,
-            image_builder_version: builder,
+            image_builder_version: settings.image_builder_version,
             webhook_suffix: settings.webhook_suffix,
         })
     }

@@ -14,6 +14,9 @@ const LAST_LINES: usize = 80;
 /// Streams that break one after the other without bringing anything.
 const MOST_BREAKS: u32 = 10;
 
+/// Builders before this one expect the client's requirements inside of the image.
+const OLDEST_BUILDER: &str = "2025.06";
+
 /// One layer. Its commands start with `FROM`: a registry's image, or `FROM base` for [`ImageLayer::base`].
 #[derive(Debug, Clone, Default)]
 pub struct ImageLayer<'a> {
@@ -61,13 +64,20 @@ impl Client {
     /// Builds a layer, or finds that the same was built before. `log` hears the build's output, in pieces as they come.
     ///
     /// # Errors
-    /// [`Error::ImageBuild`] with the last lines of the log when a command fails.
+    /// [`Error::ImageBuild`] with the last lines of the log when a command fails; [`Error::Config`] when the builder is too old.
     pub async fn image_build(
         &self,
         layer: ImageLayer<'_>,
         build: ImageBuild<'_>,
         log: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Image, Error> {
+        // Versions are dates, so that text order is time order; what is no date is newer than all of them.
+        if build.builder_version < OLDEST_BUILDER {
+            return Err(Error::Config(format!(
+                "image builder {} is too old\nhint: choose {OLDEST_BUILDER} or later in Modal's settings, or set MODAL_IMAGE_BUILDER_VERSION",
+                build.builder_version
+            )));
+        }
         let request = request(layer, build);
         let answer = self
             .caller

@@ -129,23 +129,40 @@ async fn the_same_key_is_the_same_call() {
 }
 
 #[tokio::test]
-async fn a_large_payload_is_refused_on_both_sides() {
+async fn a_large_payload_goes_through_a_blob_where_there_is_one() {
     let world = World::new(|_| ()).await;
-    let args = Value::Array(vec![Value::from("x".repeat(9000))]);
-    let error = world
-        .client
-        .spawn(
-            &world.function_id,
-            args,
-            Value::Map(Vec::new()),
-            Uuid::new_v4(),
-        )
+    let long = "x".repeat(9000);
+    let result = world.run("echo", long.clone()).await;
+    assert_eq!(result.value, Some(Value::from(long.clone())));
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = crate::support::config(folder.path());
+    config.listen.tcp = None;
+    let emulator = emulator::Emulator::start(config).await.unwrap();
+    let function_id = emulator
+        .deploy(crate::support::spec(folder.path()))
+        .await
+        .unwrap();
+    let args = Value::Array(vec![Value::from(long)]);
+    let error = crate::support::client(folder.path())
+        .spawn(&function_id, args, Value::Map(Vec::new()), Uuid::new_v4())
         .await
         .unwrap_err();
     insta::assert_snapshot!(error, @r#"
-    the arguments take 9006 bytes, 8192 are allowed in an asynchronous call
+    the arguments take 9006 bytes, 8192 are allowed in a call
     hint: store the value and pass a reference
     "#);
+    let grace = Duration::ZERO;
+    emulator
+        .stop(emulator::Stop::Terminate { grace })
+        .await
+        .unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_large_payload_inside_of_a_message_is_refused() {
+    let world = World::new(|_| ()).await;
     for (kind, size, code) in [
         (FunctionCallInvocationType::Async, 8192, Code::Ok),
         (
@@ -185,7 +202,10 @@ async fn what_is_not_there_is_said_so() {
         .function_get("app", "other", "")
         .await
         .unwrap_err();
-    insta::assert_snapshot!(error, @r#"not found: function 'other' of app 'app' not found in environment 'main'"#);
+    insta::assert_snapshot!(error, @r#"
+    no function 'app.other': function 'other' of app 'app' not found in environment 'main'
+    hint: the app is not deployed there, or was stopped: deploy it, or check its name with `modal app list`
+    "#);
     let error = world.client.cancel("fc-none", false).await.unwrap_err();
     insta::assert_snapshot!(error, @r#"not found: function call fc-none not found"#);
     assert_eq!(

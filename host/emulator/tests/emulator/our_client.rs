@@ -89,7 +89,47 @@ async fn each_operation_is_served_by_the_emulator() {
         return;
     };
     let told = operations::tell(served.client()).await;
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    environment id: en
+    secret: st, kept its id: true
+    secret without a key: Missing
+    missing secret: Missing
+    bad name: Name
+    unnamed secret: st
+    listed: true
+    dict: Some("1") None of 2
+    put if absent: false true
+    popped Some("3"), left ["a", "b"], has b: true
+    missing dict: Missing
+    queue: ["x", "y", "z"], taken ["x", "y"], left 1
+    V1 V1: dags/a.py File 8, empty File 0, large File 16777316
+    large as sent: true, part b"\x07\x07\x07\x07", small b"print(1)"
+    a second time: AlreadyExists
+    missing file: NotFound
+    after removal: empty File 0, large File 16777316
+    V2 V2: dags/a.py File 8, empty File 0, large File 16777316
+    large as sent: true, part b"\x07\x07\x07\x07", small b"print(1)"
+    a second time: AlreadyExists
+    missing file: NotFound
+    after removal: empty File 0, large File 16777316
+    missing volume: Missing
+    app: None then ap
+    mounts: mo mo
+    image: im
+    function work: fu, kept its id: true
+    function tick: fu, kept its id: true
+    function Server: fu, kept its id: true
+    deployed: true, ["Server", "tick", "work"], versions 1
+    listed: true
+    takes cbor: true
+    work(0, 1, 2) = 5
+    10,000 numbers through a blob = 333283335000
+    variant: fu, of its own: true, gives 14
+    missing function: Missing
+    gpu without a number: Invalid
+    sandbox: Unimplemented
+    a function of a stopped app: Missing
+    "#);
     served.end().await;
 }
 
@@ -161,9 +201,20 @@ async fn our_client_and_the_official_one_read_what_the_other_wrote() {
         .await
         .unwrap();
 
-    insta::assert_snapshot!(served.script(READER).await, @"");
+    insta::assert_snapshot!(served.script(READER).await, @"
+    $ modal volume get shared ours/a.txt - -> 0
+    of rust✓ Finished downloading files to local!
+    of rust
+    ['one', 'two']
+    $ modal secret list --json -> 0
+    secret: True
+    ");
 
     let theirs = client.volume_get(&volume, "theirs/b.bin").await.unwrap();
+    // Where one block ends and the next begins.
+    let (start, range) = ((8 << 20) - 3, (8 << 20) - 3..(8 << 20) + 4);
+    let part = client.volume_get_range(&volume, "theirs/b.bin", start, 7);
+    assert_eq!(part.await.unwrap(), theirs[range]);
     let value = client.dict_get(&dict, bytes("theirs")).await.unwrap();
     let class = client.dict_get(&dict, bytes("class")).await.unwrap();
     let items = client
@@ -180,7 +231,12 @@ async fn our_client_and_the_official_one_read_what_the_other_wrote() {
         items.join(" "),
         pickle::read(&class.unwrap()).unwrap_err().to_string(),
     ];
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    true
+    {"big": 1180591620717411303424, "list": [1, 2.5, None, "ü", b[120]]}
+    "first" ("second", 2)
+    value is not readable: not a pickle of plain data: opcode 0x62
+    "#);
     served.end().await;
 }
 
@@ -266,8 +322,57 @@ async fn refusals_say_what_to_do() {
         .iter()
         .map(|answer| text(answer.as_ref().unwrap_err()))
         .collect();
-    insta::assert_snapshot!(told.join("\n---\n"), @"");
-    insta::assert_snapshot!(heard, @"");
+    insta::assert_snapshot!(told.join("\n---\n"), @"
+    no token for https://api.example.com
+    hint: run `modal token new`, which writes ~/.modal.toml, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET
+    ---
+    not signed in: no token; hint: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what the emulator printed when it started
+    hint: the token is wrong, expired or of another workspace; check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or the profile in ~/.modal.toml (`modal token info` shows which one counts)
+    ---
+    not signed in: the token is not this emulator's; hint: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what it printed when it started
+    hint: the token is wrong, expired or of another workspace; check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or the profile in ~/.modal.toml (`modal token info` shows which one counts)
+    ---
+    no environment 'nowhere': environment 'nowhere' not found
+    hint: make it (modal environment create nowhere), or leave it out
+    hint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one
+    ---
+    no app 'a' in environment 'nowhere': environment 'nowhere' not found
+    hint: make it (modal environment create nowhere), or leave it out
+    hint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one
+    ---
+    volume name 'a/b' cannot be used
+    hint: 1 to 64 letters, digits, dashes, underscores and dots, not shaped like an app id (ap-…)
+    ---
+    no volume 'a' in environment 'nowhere': environment 'nowhere' not found
+    hint: make it (modal environment create nowhere), or leave it out
+    hint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one
+    ---
+    no volume 'a': Volume 'a' not found in environment 'main'
+    hint: `modal volume list` shows the volumes, `modal volume create` makes one
+    ---
+    no function 'a.b': function 'b' of app 'a' not found in environment 'main'
+    hint: the app is not deployed there, or was stopped: deploy it, or check its name with `modal app list`
+    ---
+    the server does not implement this: SandboxCreate is not there: this is modalflow's emulator, which serves a part of Modal's API
+    hint: the emulator on this machine has no sandboxes and tunnels (docs/reference/emulator.md lists what it serves); Modal itself has all
+    ---
+    image im-ID did not build: Image build failed at 'FLY away': unknown instruction: FLY
+    last lines of its log:
+    => FROM docker.io/debian:12-slim
+       docker.io/debian:12-slim is not pulled: functions run with this machine's files and the emulator's Python
+    => RUN true
+       not run: install what it installs into the emulator's Python
+    => FLY away
+    error: unknown instruction: FLY
+    ");
+    insta::assert_snapshot!(heard, @"
+    => FROM docker.io/debian:12-slim
+       docker.io/debian:12-slim is not pulled: functions run with this machine's files and the emulator's Python
+    => RUN true
+       not run: install what it installs into the emulator's Python
+    => FLY away
+    error: unknown instruction: FLY
+    ");
     served.end().await;
 }
 

@@ -52,7 +52,33 @@ async fn our_requests_have_the_fields_of_the_official_ones() {
     compare
         .args(["-c", COMPARE])
         .args([folder.join("ours"), folder.join("official")]);
-    insta::assert_snapshot!(told(compare).await, @"");
+    insta::assert_snapshot!(told(compare).await, @r#"
+    AppCreate: 2 and 2 requests, the same
+    AppPublish: 2 and 2 requests, the same
+    DictUpdate: 1 and 1 requests, the same
+    FunctionBindParams: 1 and 1 requests, the same
+    FunctionCallCancel: 1 and 1 requests, the same
+    FunctionCreate: 3 and 3 requests
+      [1].function.function_schema: ours null, official {"arguments": [{"full_type": {"base_type": "PARAM_TYPE_UNKNOWN"}, "name": "payload"}], "return_type": {"base_type": "PARAM_TYPE_UNKNOWN"}, "schema_type": "FUNCTION_SCHEMA_V1"}
+      [1].function.supported_input_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+      [1].function.supported_output_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+      [2].function.function_schema: ours null, official {"return_type": {"base_type": "PARAM_TYPE_UNKNOWN"}, "schema_type": "FUNCTION_SCHEMA_V1"}
+      [2].function.supported_input_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+      [2].function.supported_output_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+    FunctionMap: 1 and 1 requests, the same
+    FunctionPrecreate: 3 and 3 requests
+      [1].function_schema: ours null, official {"arguments": [{"full_type": {"base_type": "PARAM_TYPE_UNKNOWN"}, "name": "payload"}], "return_type": {"base_type": "PARAM_TYPE_UNKNOWN"}, "schema_type": "FUNCTION_SCHEMA_V1"}
+      [1].supported_input_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+      [1].supported_output_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+      [2].function_schema: ours null, official {"return_type": {"base_type": "PARAM_TYPE_UNKNOWN"}, "schema_type": "FUNCTION_SCHEMA_V1"}
+      [2].supported_input_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+      [2].supported_output_formats: ours ["DATA_FORMAT_CBOR"], official ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+    ImageGetOrCreate: 2 and 2 requests, the same
+    QueuePut: 1 and 1 requests, the same
+    SandboxCreate: 1 and 1 requests, the same
+    VolumeGetOrCreate: 1 and 1 requests, the same
+    VolumePutFiles2: 2 and 2 requests, the same
+    "#);
     served.end().await;
     other.end().await;
 }
