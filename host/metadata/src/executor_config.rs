@@ -66,7 +66,19 @@ mod tests {
         let call = b"cos\nsystem\n(S'true'\ntR.";
         insta::assert_debug_snapshot!(
             [&tuple[..], b"\x80\x04}\x94.", call, b"garbage"].map(|stored| unpickled(Some(stored.to_vec()))),
-            @""
+            @r#"
+        [
+            Object {
+                "a": Array [
+                    Number(1),
+                    Number(2),
+                ],
+            },
+            Null,
+            Null,
+            String("a pickle that can't be read: eval error at offset 7: literal is invalid: arbag"),
+        ]
+        "#
         );
     }
 }

@@ -100,7 +100,12 @@ mod tests {
         };
         insta::assert_snapshot!(
             [lost(false, true), lost(true, true), lost(false, false), lost(true, false)].join("\n"),
-            @""
+            @"
+        started false, platform fault true: Requeue
+        started true, platform fault true: Again { max_tries: 1 }
+        started false, platform fault false: Failed
+        started true, platform fault false: Failed
+        "
         );
     }
 

@@ -66,7 +66,14 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::ExecutorConfig(_) => true,
-            Self::Variant(source) => !source.is_passing(),
+            // A token that is wrong, say, is nothing that the task asked for.
+            Self::Variant(source) => {
+                source.is_not_found()
+                    || matches!(
+                        source,
+                        modal_api::Error::Invalid(_) | modal_api::Error::Name { .. }
+                    )
+            }
             Self::Function { name, source, .. } => name != RUN_TASK && source.is_not_found(),
             Self::Spawn(_) | Self::Fate { .. } => false,
         }

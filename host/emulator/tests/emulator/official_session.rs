@@ -378,23 +378,25 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
       => WORKDIR /nowhere/else
       ✓ Created objects.
       | ✓ Uploaded FILE
-      | ✓ Created Function work.
-      | ✓ Created Function place.
-      | ✓ Created Function large.
-      | ✓ Created Function squares.
-      | ✓ Created Function slow.
-      | ✓ Created Function flaky.
-      | ✓ Created Function once.
-      | ✓ Created Function together.
-      | ✓ Created Function tick.
       | ✓ Created Function Counter.*.
+      | ✓ Created Function flaky.
+      | ✓ Created Function large.
+      | ✓ Created Function nap.
+      | ✓ Created Function once.
+      | ✓ Created Function place.
+      | ✓ Created Function slow.
+      | ✓ Created Function squares.
+      | ✓ Created Function tick.
+      | ✓ Created Function together.
+      | ✓ Created Function work.
       ✓ App deployed in N s! 🎉
       View Deployment: modal app logs ap-ID
     spawn, get: 10
     again by id: 10
     exception: ValueError: unlucky
-    place: ('/srv', '/root/official_app.py', False)
+    place: ('/nowhere/else', '/root/official_app.py', False)
     map: [2, 4, 6]
+    spawned map: [1, 2]
     generator: [0, 1, 4, 9]
     large: 3145728
     large, spawned: 20000
@@ -418,43 +420,44 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
       colour blue word hush
       colour blue word hush
     $ modal run FILE::main
-      ✓ Initialized. View run at modal app logs ap-ID
-      ✓ Created objects.
-      | ✓ Uploaded FILE
-      | ✓ Created Function work.
-      | ✓ Created Function place.
-      | ✓ Created Function large.
-      | ✓ Created Function squares.
-      | ✓ Created Function slow.
-      | ✓ Created Function flaky.
-      | ✓ Created Function once.
-      | ✓ Created Function together.
-      | ✓ Created Function tick.
-      | ✓ Created Function Counter.*.
-      working on 21
       colour blue word hush
-      remote: 42
-      working on 1
       colour blue word hush
       map: [2]
+      remote: 42
+      working on 1
+      working on 21
+      | ✓ Created Function Counter.*.
+      | ✓ Created Function flaky.
+      | ✓ Created Function large.
+      | ✓ Created Function nap.
+      | ✓ Created Function once.
+      | ✓ Created Function place.
+      | ✓ Created Function slow.
+      | ✓ Created Function squares.
+      | ✓ Created Function tick.
+      | ✓ Created Function together.
+      | ✓ Created Function work.
+      | ✓ Uploaded FILE
       ✓ App completed. View run at modal app logs ap-ID
+      ✓ Created objects.
+      ✓ Initialized. View run at modal app logs ap-ID
     $ modal app history shop
       | Version | Time deployed | Client | Deployed by | Commit |
-      | v1 | TIME | 1.6.4 | local | 2e6159f* |
-      * - repo had uncommitted changes
+      | v1 | TIME | 1.6.4 | local |
     $ modal deploy FILE --tag two
       ✓ Created objects.
       | ✓ Uploaded FILE
-      | ✓ Created Function work.
-      | ✓ Created Function place.
-      | ✓ Created Function squares.
-      | ✓ Created Function large.
-      | ✓ Created Function slow.
-      | ✓ Created Function once.
-      | ✓ Created Function together.
-      | ✓ Created Function tick.
       | ✓ Created Function Counter.*.
       | ✓ Created Function flaky.
+      | ✓ Created Function large.
+      | ✓ Created Function nap.
+      | ✓ Created Function once.
+      | ✓ Created Function place.
+      | ✓ Created Function slow.
+      | ✓ Created Function squares.
+      | ✓ Created Function tick.
+      | ✓ Created Function together.
+      | ✓ Created Function work.
       ✓ App deployed in N s! 🎉
       View Deployment: modal app logs ap-ID
     $ modal app rollback shop
@@ -467,7 +470,7 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
       "time_deployed": "TIME",
       "client": "1.6.4",
       "deployed_by": "local",
-      "commit": "2e6159f*",
+      "commit": null,
       "tag": null
       },
       {
@@ -475,7 +478,7 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
       "time_deployed": "TIME",
       "client": "1.6.4",
       "deployed_by": "local",
-      "commit": "2e6159f*",
+      "commit": null,
       "tag": "two"
       },
       {
@@ -483,7 +486,7 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
       "time_deployed": "TIME",
       "client": "1.6.4",
       "deployed_by": "local",
-      "commit": "2e6159f*",
+      "commit": null,
       "tag": null
       }
       ]
@@ -492,6 +495,8 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
     alone.kill_and_start_again().await;
     insta::assert_snapshot!(alone.told(DEPLOY, &[app, "second", ended, running]), @r#"
     result of the life before: 12
+    result of what ran: slept
+    starts of it: 1
     still deployed: 16
     $ modal app logs shop --search working on 6
       working on 6

@@ -131,6 +131,7 @@ fn what_is_refused_says_what_to_write_instead() {
     executor_config: memory expects whole MiB from 1 to 4194304, or a request and a limit, found 1.5; for example {"memory": 4096} or {"memory": (1024, 4096)}
     executor_config: gpu expects a type, or type:count, found "A100:none"; for example {"gpu": "A100:2"}
     executor_config: timeout expects whole seconds from 1 to 86400, found 0; for example {"timeout": 600}
+    executor_config: timeout expects whole seconds from 1 to 86400, found {"__type":"timedelta","__var":90.0}; for example {"timeout": 600}
     executor_config: timeout expects whole seconds from 1 to 86400, found 100000; for example {"timeout": 600}
     executor_config: region expects a name, found 1; for example {"region": "eu-west"}
     executor_config: retries expects a number up to 10, or the arguments of modal.Retries, found 11; for example {"retries": 2} or {"retries": {"max_retries": 2, "initial_delay": 5}}
