@@ -74,6 +74,9 @@ mod tests {
             assert!(environment(bad).is_err(), "{bad}");
         }
         assert!(tag("a.b").is_ok() && tag("").is_err() && tag(&long[1..]).is_err());
-        insta::assert_snapshot!(object("volume", "a b").unwrap_err(), @"");
+        insta::assert_snapshot!(object("volume", "a b").unwrap_err(), @r"
+        volume name 'a b' cannot be used
+        hint: 1 to 64 letters, digits, dashes, underscores and dots, not shaped like an app id (ap-…)
+        ");
     }
 }

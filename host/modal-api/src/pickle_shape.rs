@@ -15,38 +15,33 @@ const MOST_VALUES: u64 = 10_000_000;
 struct Shape {
     depth: u32,
     values: u64,
-}
-
-/// A value on the stack, by its place among the shapes.
-#[derive(Debug, Clone, Copy)]
-struct Item {
-    shape: usize,
-    /// Seen before: if it grew now it would contain itself, or change what was counted.
+    /// Used by its name: if it grew after that, it would contain itself or be more than was counted where it is used.
     shared: bool,
 }
 
-/// The place of all values that contain none.
-const SCALAR: Item = Item {
-    shape: 0,
-    shared: false,
+const PLAIN: Shape = Shape {
+    depth: 0,
+    values: 1,
+    // One shape serves all values that contain none.
+    shared: true,
 };
+
+/// The place of that one among the shapes.
+const SCALAR: usize = 0;
 
 struct Walk<'a> {
     rest: &'a [u8],
     shapes: Vec<Shape>,
-    stack: Vec<Item>,
+    stack: Vec<usize>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Item>,
+    memo: HashMap<u32, usize>,
 }
 
 /// Fails for a pickle that is cut off, nests too deep, unfolds too far or grows what it named before.
 pub(crate) fn check(pickle: &[u8]) -> Result<(), Error> {
     let mut walk = Walk {
         rest: pickle,
-        shapes: vec![Shape {
-            depth: 0,
-            values: 1,
-        }],
+        shapes: vec![PLAIN],
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
@@ -119,9 +114,8 @@ impl Walk<'_> {
             b'0' => drop(self.pop()?),
             b'1' => drop(self.marked()?),
             b'2' => {
-                let top = self.stack.last_mut().ok_or_else(cut)?;
-                top.shared = true;
-                let top = *top;
+                let top = *self.stack.last().ok_or_else(cut)?;
+                self.shapes[top].shared = true;
                 self.stack.push(top);
             }
             0x85..=0x87 => {
@@ -199,19 +193,17 @@ impl Walk<'_> {
     }
 
     fn named(&mut self, index: u32) -> Result<(), Error> {
-        let item = *self.memo.get(&index).ok_or_else(cut)?;
-        self.stack.push(Item {
-            shared: true,
-            ..item
-        });
+        let shape = *self.memo.get(&index).ok_or_else(cut)?;
+        self.shapes[shape].shared = true;
+        self.stack.push(shape);
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Item, Error> {
+    fn pop(&mut self) -> Result<usize, Error> {
         self.stack.pop().ok_or_else(cut)
     }
 
-    fn marked(&mut self) -> Result<Vec<Item>, Error> {
+    fn marked(&mut self) -> Result<Vec<usize>, Error> {
         let mark = self.marks.pop().ok_or_else(cut)?;
         if mark > self.stack.len() {
             return Err(cut());
@@ -225,43 +217,38 @@ impl Walk<'_> {
         self.grow_by(&parts)
     }
 
-    fn grow_by(&mut self, parts: &[Item]) -> Result<(), Error> {
+    fn grow_by(&mut self, parts: &[usize]) -> Result<(), Error> {
         let target = *self.stack.last().ok_or_else(cut)?;
-        if target.shared || target.shape == SCALAR.shape {
+        if self.shapes[target].shared {
             return Err(Error::Decode(
                 "a pickle that changes what it has named".to_owned(),
             ));
         }
         let added = self.around(parts)?;
-        let shape = &mut self.shapes[target.shape];
+        let shape = &mut self.shapes[target];
         shape.depth = shape.depth.max(added.depth);
         shape.values = shape.values.saturating_add(added.values);
         within(*shape).map(|_| ())
     }
 
     /// A container of these, on top of the stack.
-    fn push(&mut self, parts: &[Item]) -> Result<(), Error> {
+    fn push(&mut self, parts: &[usize]) -> Result<(), Error> {
         let shape = self.around(parts)?;
-        self.stack.push(Item {
-            shape: self.shapes.len(),
-            shared: false,
-        });
+        self.stack.push(self.shapes.len());
         self.shapes.push(shape);
         Ok(())
     }
 
-    fn around(&self, parts: &[Item]) -> Result<Shape, Error> {
-        let parts = parts.iter().map(|part| self.shapes[part.shape]);
-        let none = Shape {
-            depth: 0,
-            values: 1,
-        };
-        let all = parts.fold(none, |all, part| Shape {
+    fn around(&self, parts: &[usize]) -> Result<Shape, Error> {
+        let parts = parts.iter().map(|part| self.shapes[*part]);
+        let all = parts.fold(PLAIN, |all, part| Shape {
             depth: all.depth.max(part.depth),
             values: all.values.saturating_add(part.values),
+            shared: false,
         });
         within(Shape {
             depth: all.depth + 1,
+            shared: false,
             ..all
         })
     }
@@ -308,7 +295,9 @@ mod tests {
         wide.push(b'.');
         // A list that is put into itself.
         let own = b"\x80\x04]\x94h\x00a.";
-        for pickle in [&deep[..], &wide, own, b"\x80\x04", b"\x80\x04e."] {
+        // One that grows after it was put into another.
+        let late = b"\x80\x04]\x94]h\x00a0Na.";
+        for pickle in [&deep[..], &wide, own, late, b"\x80\x04", b"\x80\x04e."] {
             assert!(check(pickle).is_err());
         }
         // [[1, 'a'], 'a']
