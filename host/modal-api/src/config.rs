@@ -321,7 +321,13 @@ max_throttle_wait = 30
             ),
             check(FILE, &[("MODAL_IS_REMOTE", "1")]),
         ];
-        insta::assert_snapshot!(cases.join("\n"), @"");
+        insta::assert_snapshot!(cases.join("\n"), @r#"
+        https://api.modal.com,https://api.modal2.com as None 1.6.4 in '' of default, throttled None
+        https://api.modal.com,https://api.modal2.com as Some("ak-work") 1.6.4 in 'dev' of work, throttled None
+        http://127.0.0.1:1 as Some("ak-home") 1.6.4 in '' of home, throttled Some(30s)
+        https://a,unix:///b as Some("ak-env") 2.0.0 in 'prod' of work, throttled Some(0ns)
+        https://api.modal.com,https://api.modal2.com as None 1.6.4 in 'dev' of work, throttled None
+        "#);
     }
 
     #[test]
@@ -341,6 +347,26 @@ max_throttle_wait = 30
             check("", &[("MODAL_SERVER_URL", "ftp://a")]),
             check("", &[("MODALFLOW_MODAL_CLIENT_VERSION", "new")]),
         ];
-        insta::assert_snapshot!(cases.join("\n"), @"");
+        insta::assert_snapshot!(cases.join("\n"), @r#"
+        modal.toml: more than one profile is active
+        hint: run `modal profile activate NAME`, or set MODAL_PROFILE
+        modal.toml: no profile is active
+        hint: run `modal profile activate NAME`, or set MODAL_PROFILE
+        modal.toml: 'token_id' stands outside of a profile
+        hint: each profile is a table, as [default]
+        modal.toml: unclosed table, expected `]`
+        modal.toml has no profile 'away'
+        hint: `modal profile list` shows the profiles, `modal token new --profile away` makes it
+        half a token: token_secret is missing in profile 'default'
+        hint: set both MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`
+        'oauth_client_id' is set, and signing in by OAuth is not supported
+        hint: use a token: `modal token new`
+        setting max_throttle_wait is 'soon'; expected is a whole number of seconds
+        environment name 'en-a' cannot be used
+        hint: 1 to 64 letters, digits, dashes, underscores and dots, a letter or digit first, not starting with en-
+        server address 'ftp://a' cannot be used: the scheme is neither https nor http nor unix
+        hint: write https://host, http://127.0.0.1:port or unix:///path/to.sock; several, with commas between them, are tried in turn
+        setting MODALFLOW_MODAL_CLIENT_VERSION is 'new'; expected is a version as 1.6.4
+        "#);
     }
 }

@@ -238,7 +238,6 @@ pub(crate) fn placement(
     (nonpreemptible || !regions.is_empty()).then(|| wire::SchedulerPlacement {
         regions: regions.to_vec(),
         nonpreemptible,
-        ..Default::default()
     })
 }
 

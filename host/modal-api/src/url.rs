@@ -217,10 +217,11 @@ mod tests {
         Unix("/run/a.sock")
         server address 'unix://a.sock' cannot be used: the socket's path is not absolute
         Http { authority: "127.0.0.1:80" }
-        server address 'http://' cannot be used: a host with an optional port is expected after http://
-        server address 'http://a/b' cannot be used: a host with an optional port is expected after http://
-        server address 'https://api.modal.com' cannot be used: this build speaks no TLS
-        server address 'a:1' cannot be used: the scheme is neither unix nor http
+        server address 'http://' cannot be used: a host with an optional port is expected after the scheme
+        server address 'http://a/b' cannot be used: a host with an optional port is expected after the scheme
+        Https { authority: "api.modal.com" }
+        server address 'a:1' cannot be used: the scheme is neither https nor http nor unix
+        server address 'https://user@host' cannot be used: a host with an optional port is expected after the scheme
         "#);
     }
 }
