@@ -272,7 +272,7 @@ async fn our_client_and_the_official_one_read_what_the_other_wrote() {
         .map(|item| pickle::read(item).unwrap().to_string())
         .collect();
     let told = [
-        (&theirs[..] == b"of python".repeat(1_000_000)).to_string(),
+        (theirs[..] == b"of python".repeat(1_000_000)).to_string(),
         pickle::read(&value.unwrap()).unwrap().to_string(),
         items.join(" "),
         pickle::read(&class.unwrap()).unwrap_err().to_string(),
