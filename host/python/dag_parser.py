@@ -226,7 +226,7 @@ class Job:
         self.scratch = os.path.join(parser.scratch, f"file-{self.id}")
         os.makedirs(self.scratch, mode=0o700, exist_ok=True)
         # Root may do too much: no limit of processes holds for it, and it may write whatever Landlock forgot.
-        user = FIRST_USER + self.slot if os.getuid() == 0 else None
+        user = FIRST_USER + self.slot if os.getuid() == 0 and has_other_users(FIRST_USER + self.slot) else None
         if user is not None:
             os.chown(self.scratch, user, user)
         self.channel, theirs = socket.socketpair()
@@ -434,6 +434,16 @@ def children():
             except (OSError, ValueError, IndexError):
                 pass
     return found
+
+
+def has_other_users(user):
+    """In a user namespace root may be the only user there is."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            ranges = [[int(number) for number in line.split()] for line in file]
+    except OSError:
+        return True
+    return any(first <= user < first + count for first, _, count in ranges)
 
 
 def processes_of_this_user():

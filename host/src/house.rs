@@ -60,9 +60,7 @@ impl House {
             });
         }
         drop(db);
-        let socket = environment.socket(MODAL_SOCKET)?;
-        let client = Client::connect(ServerUrl::Unix(socket), Credentials::local())?;
-        let executor = Executor::new(client, Deployed::here(&app_name(environment.name())));
+        let executor = executor(&environment)?;
         let tokens = Tokens::new(
             environment.secrets().jwt_secret.as_bytes(),
             Lifetimes::default(),
@@ -76,6 +74,24 @@ impl House {
             tokens,
         })
     }
+}
+
+/// Where calls go: the emulator on this machine; in a container on Modal its runtime's own socket, which needs no token.
+fn executor(environment: &Environment) -> Result<Executor, Error> {
+    Ok(match environment.container() {
+        None => {
+            let socket = environment.socket(MODAL_SOCKET)?;
+            let client = Client::connect(ServerUrl::Unix(socket), Credentials::local())?;
+            Executor::new(client, Deployed::here(&app_name(environment.name())))
+        }
+        Some(settings) => {
+            let client = crate::modal::container::client()?;
+            Executor::new(
+                client,
+                crate::modal::container::deployed(environment, settings),
+            )
+        }
+    })
 }
 
 /// The database alone, for commands that only read or write rows.

@@ -8,6 +8,7 @@ pub mod dag_files;
 pub mod executor;
 pub mod house;
 mod local;
+mod modal;
 mod plugins;
 pub mod serve;
 pub mod tick;

@@ -22,7 +22,7 @@ use crate::plugins;
 use crate::tick::CALLBACKS_AT_ONCE;
 
 /// Requests in progress have this long when the API stops.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// An idle worker stays warm for this long.
 const SCALEDOWN: Duration = Duration::from_secs(120);
 
@@ -120,7 +120,7 @@ impl Local {
     }
 }
 
-async fn serve_api(
+pub(crate) async fn serve_api(
     house: &House,
     listener: std::net::TcpListener,
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -254,9 +254,26 @@ async fn write_worker_config(
     environment: &Environment,
     progress: &dyn environment::Progress,
 ) -> Result<PathBuf, Error> {
+    let config = worker_config(environment, progress).await?;
+    let path = environment.run_dir().join("worker.json");
+    let text = serde_json::to_vec_pretty(&config).expect("a config of strings and numbers");
+    tokio::fs::write(&path, text)
+        .await
+        .map_err(|source| Error::Io {
+            what: "write the worker's settings",
+            source,
+        })?;
+    Ok(path)
+}
+
+/// What a worker of this environment must know; no credential is among it.
+pub(crate) async fn worker_config(
+    environment: &Environment,
+    progress: &dyn environment::Progress,
+) -> Result<WorkerConfig, Error> {
     let python = python::ensure(environment.home(), progress).await?;
     let files = python::materialise(environment.home(), PYTHON_FILES)?;
-    let config = WorkerConfig {
+    Ok(WorkerConfig {
         python: python.python,
         python_files: files,
         environment: airflow_settings(environment, Purpose::Worker),
@@ -284,14 +301,5 @@ async fn write_worker_config(
             xcom_max_bytes: environment.config().xcom_max_bytes,
             ..supervisor::Limits::default()
         },
-    };
-    let path = environment.run_dir().join("worker.json");
-    let text = serde_json::to_vec_pretty(&config).expect("a config of strings and numbers");
-    tokio::fs::write(&path, text)
-        .await
-        .map_err(|source| Error::Io {
-            what: "write the worker's settings",
-            source,
-        })?;
-    Ok(path)
+    })
 }

@@ -50,6 +50,8 @@ pub enum Until<'a> {
     Told(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
     /// When no call is open and the last tick changed nothing; also when told.
     Quiet(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
+    /// When the last tick changed nothing, whatever runs elsewhere; also when told.
+    Settled(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
 }
 
 /// Ticks until it is told to stop or, if so asked, until nothing is under way. Every report goes to `tell`.
@@ -63,9 +65,10 @@ pub async fn run(
     until: Until<'_>,
     tell: &mut (dyn FnMut(&tick::Report) + Send),
 ) -> Result<(), tick::Error> {
-    let (mut told, quiet) = match until {
-        Until::Told(told) => (told, false),
-        Until::Quiet(told) => (told, true),
+    let (mut told, quiet, follows_calls) = match until {
+        Until::Told(told) => (told, false, true),
+        Until::Quiet(told) => (told, true, true),
+        Until::Settled(told) => (told, true, false),
     };
     let listening = tokio::spawn(listen(house.pool.clone(), wake.clone()));
     let interval = house.environment.config().interval;
@@ -86,7 +89,8 @@ pub async fn run(
                     )
                     .await;
                 if quiet {
-                    if watch.open() == 0 && !answering.is_at_work() {
+                    let waits = follows_calls && watch.open() > 0;
+                    if !waits && !answering.is_at_work() {
                         if report.is_idle() {
                             break Ok(());
                         }

@@ -123,6 +123,15 @@ pub(crate) fn task_result(ask: &Ask, request: wire::TaskResultRequest) -> Result
     Ok(())
 }
 
+/// The server in a container has been started; whether it listens already is seen when it is asked.
+pub(crate) fn server_ready(
+    ask: &Ask,
+    _: wire::ContainerServerLifecycleReadyRequest,
+) -> Result<(), Status> {
+    ask.core.server_is_ready(task_id(ask)?);
+    Ok(())
+}
+
 /// The container that asks; callers are refused.
 fn task_id(ask: &Ask) -> Result<&str, Status> {
     ask.task_id.as_deref().ok_or_else(|| {

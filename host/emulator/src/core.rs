@@ -26,6 +26,7 @@ use crate::{
     logs::Logs,
     record::{Event, InputEnded, InputRetried},
     schedules::Schedule,
+    servers::Server,
     state::{Phase, State},
 };
 
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) python: Option<Python>,
     /// Rung when there are log lines to read, or an app has ended.
     pub(crate) logs_bell: Notify,
+    /// Rung when a server has got an address.
+    pub(crate) servers_bell: Notify,
     pub(crate) logs: Logs,
     pub(crate) started_at: f64,
     state_dir: PathBuf,
@@ -70,6 +73,8 @@ pub(crate) struct Inner {
     /// When old rows and files are looked for next.
     pub(crate) clean_at: f64,
     pub(crate) stopping: bool,
+    /// Functions that answer HTTP themselves, by their ids.
+    pub(crate) servers: HashMap<String, Server>,
     /// When somebody last spoke of an ephemeral object.
     pub(crate) heard_of: HashMap<String, f64>,
 }
@@ -165,6 +170,8 @@ impl Live {
 pub(crate) enum Order {
     Start(String),
     Kill(String),
+    /// SIGTERM: what runs there may end by itself.
+    Terminate(String),
 }
 
 /// How an input ended.
@@ -217,6 +224,7 @@ impl Core {
             contents,
             logs,
             logs_bell: Notify::new(),
+            servers_bell: Notify::new(),
             python,
             word,
             tcp: OnceLock::new(),

@@ -18,7 +18,7 @@ use crate::{
     mounts,
     objects::{self, Kind},
     rows::{Change, Row, Rows, Table},
-    schedules, variants,
+    schedules, servers, variants,
 };
 
 /// As on Modal: 24 hours.
@@ -121,6 +121,7 @@ pub(crate) fn create(
     let definition = wire::Function::decode(bytes.clone())
         .map_err(|error| Status::invalid_argument(format!("unreadable definition: {error}")))?;
     check(&ask.core, &guard, &definition)?;
+    servers::check(&definition)?;
     let mut change = Change::default();
     let function_id = own_function(
         &guard.state.rows,
@@ -146,8 +147,15 @@ pub(crate) fn create(
     };
     change.put(&definition_id, &definition_row);
     ask.commit(&mut guard, change)?;
+    if servers::is_served(&definition) {
+        ask.core.open_server(&mut guard, &function_id)?;
+    }
+    let told = metadata(&definition, &request.app_id, &definition_id);
     Ok(wire::FunctionCreateResponse {
-        handle_metadata: Some(metadata(&definition, &request.app_id, &definition_id)),
+        handle_metadata: Some(wire::FunctionHandleMetadata {
+            experimental_flash_urls: servers::urls(&guard.state.rows, &function_id),
+            ..told
+        }),
         function_data: Some(data(&definition)),
         server_warnings: warnings(&definition),
         function: Some(definition),
@@ -336,7 +344,10 @@ pub(crate) fn handle_metadata(
     };
     let (definition_id, definition) =
         published(rows, &app, named).ok_or_else(|| unknown(function_id))?;
-    Ok(metadata(&definition, app_id, &definition_id))
+    Ok(wire::FunctionHandleMetadata {
+        experimental_flash_urls: servers::urls(rows, named),
+        ..metadata(&definition, app_id, &definition_id)
+    })
 }
 
 /// Removes the files of definitions that are no more.

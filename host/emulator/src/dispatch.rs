@@ -10,6 +10,7 @@ use crate::{
     housekeeping::ROUND,
     ids,
     record::{ContainerStarting, Event, InputStarted},
+    servers::is_wanted,
     state::Container,
 };
 
@@ -43,6 +44,7 @@ impl Core {
             functions,
             live,
             stopping,
+            servers,
             ..
         } = inner;
         let Some(function) = functions.get(function_id).filter(|_| !*stopping) else {
@@ -65,6 +67,7 @@ impl Core {
             })
             .collect();
         let count = staying.len();
+        let server = servers.get(function_id);
         // The fullest first, those at our door before those on their way: so the others become idle and leave.
         staying.sort_unstable_by_key(|(container, live)| {
             (live.polls == 0, Reverse(container.running.len()))
@@ -88,9 +91,19 @@ impl Core {
         } else {
             0
         };
-        let more = for_work
-            .max(for_warmth)
-            .min(spec.max_containers.saturating_sub(count));
+        let more = match server {
+            None => for_work
+                .max(for_warmth)
+                .min(spec.max_containers.saturating_sub(count)),
+            // One at a time, also of different deployments: each would want the same port.
+            Some(server) => {
+                let is_free = !state
+                    .containers
+                    .values()
+                    .any(|container| container.function_id == function_id);
+                usize::from(is_free && (for_warmth > 0 || is_wanted(server, now)))
+            }
+        };
         if more == 0 {
             return;
         }

@@ -35,10 +35,11 @@ use crate::{
     lifecycle,
     logs::Logs,
     process, python,
+    recorded::Recorded,
     rows::{Change, Row, Table},
     session::{self, environment_name},
     state::{Phase, ProcessKey, State},
-    variants,
+    variants, web,
 };
 
 /// How long answers under way may take after a stop.
@@ -82,6 +83,7 @@ impl Emulator {
             oom_kills: [process::kernel_oom_kills(); 2],
             clean_at: 0.0,
             stopping: false,
+            servers: Default::default(),
             heard_of: Default::default(),
         };
         let word = word(&mut inner)?;
@@ -103,6 +105,7 @@ impl Emulator {
         let mut servers = JoinSet::new();
         let tcp = listen(&core, &config.listen, &halt, &mut servers).await?;
         activate_apps(&core);
+        core.open_servers();
         let adopted = take_back(&core).await;
         let mut lifecycle = JoinSet::new();
         lifecycle.spawn(lifecycle::run(
@@ -112,6 +115,7 @@ impl Emulator {
             halt.clone(),
         ));
         servers.spawn(until_halt(housekeeping::run(core.clone()), halt.clone()));
+        servers.spawn(web::run(core.clone(), halt.clone()));
         Ok(Self {
             core,
             halt,
@@ -125,6 +129,12 @@ impl Emulator {
     #[must_use]
     pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
         self.tcp
+    }
+
+    /// What is deployed over the API.
+    #[must_use]
+    pub fn recorded(&self) -> Recorded {
+        Recorded::of(&self.core)
     }
 
     /// Deploys a function, or replaces its deployment; containers of an older one finish their inputs and leave. The id depends on
@@ -335,7 +345,8 @@ async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
         for (task_id, container) in &inner.state.containers {
             let mut live = Live::new(now);
             // One that works has asked before, and may have no room to ask again.
-            live.has_asked = !container.running.is_empty();
+            live.has_asked =
+                !container.running.is_empty() || inner.servers.contains_key(&container.function_id);
             live.is_spent = !container.running.is_empty()
                 && inner
                     .functions

@@ -5,6 +5,8 @@ use modal_api::{
     wire::{self, DataFormat},
 };
 
+use crate::servers;
+
 /// What is recorded and will not happen.
 pub(crate) fn warnings(definition: &wire::Function) -> Vec<wire::Warning> {
     let is_web = definition
@@ -12,10 +14,10 @@ pub(crate) fn warnings(definition: &wire::Function) -> Vec<wire::Warning> {
         .as_ref()
         .is_some_and(|config| config.r#type() != wire::WebhookType::Unspecified);
     let mut warnings = Vec::new();
-    if is_web || definition.is_server {
+    if is_web || (definition.is_server && !servers::is_served(definition)) {
         let mut warning = wire::Warning {
             message: format!(
-                "{}: modalflow's emulator serves no web addresses; the function is there, but nobody can reach it over HTTP",
+                "{}: modalflow's emulator serves no web functions and no servers that an image's own command starts, only those of app.server; the function is there, but nobody can reach it over HTTP",
                 definition.function_name
             ),
             ..Default::default()

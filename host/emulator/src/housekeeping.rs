@@ -44,6 +44,7 @@ fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
     core.end_overdue_inputs(inner, now);
     doom_late_containers(core, inner, now);
     core.end_apps(inner, now);
+    core.rest_servers(inner, now);
     let next_call = core.fire_schedules(inner, now);
     inner.state.forget_ended_before(now - KEPT_FOR);
     if inner.clean_at <= now {

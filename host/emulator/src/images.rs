@@ -33,17 +33,20 @@ pub(crate) struct ImageRow {
     log: Vec<String>,
     /// The image below.
     #[prost(string, tag = "4")]
-    base: String,
+    pub(crate) base: String,
     #[prost(map = "string, string", tag = "5")]
     env: HashMap<String, String>,
     #[prost(string, tag = "6")]
     workdir: String,
     #[prost(message, repeated, tag = "7")]
-    copies: Vec<Copy>,
+    pub(crate) copies: Vec<Copy>,
     #[prost(string, tag = "8")]
     builder_version: String,
     #[prost(double, tag = "9")]
     built_at: f64,
+    /// As they came.
+    #[prost(string, repeated, tag = "10")]
+    pub(crate) commands: Vec<String>,
 }
 
 impl Row for ImageRow {
@@ -234,6 +237,7 @@ fn build(rows: &Rows, image: &wire::Image, builder_version: String, now: f64) ->
             .unwrap_or_default(),
         builder_version,
         built_at: now,
+        commands: image.dockerfile_commands.clone(),
         ..Default::default()
     };
     let mut arguments = image.build_args.clone();

@@ -52,9 +52,11 @@ mod publish;
 mod python;
 mod queues;
 mod record;
+mod recorded;
 mod rows;
 mod schedules;
 mod secrets;
+mod servers;
 mod service;
 mod session;
 mod snapshot;
@@ -66,10 +68,12 @@ mod token;
 mod variants;
 mod volume_files;
 mod volumes;
+mod web;
 
 pub use config::{Config, FunctionSpec, Listen, Retries, Stop, Tokens};
 pub use emulator::Emulator;
 pub use error::Error;
+pub use recorded::Recorded;
 
 /// `sockaddr_un` holds 108 bytes with the closing NUL.
 pub const MAX_SOCKET_PATH: usize = 107;

@@ -3,6 +3,7 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use nix::sys::signal::Signal;
 use tokio::{net::UnixListener, sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,7 @@ pub(crate) async fn run(
             order = orders.recv() => match order {
                 Some(Order::Start(task_id)) => { tasks.spawn(start(core.clone(), task_id, halt.clone())); }
                 Some(Order::Kill(task_id)) => { tasks.spawn(process::kill_all(task_id)); }
+                Some(Order::Terminate(task_id)) => process::signal(&task_id, Signal::SIGTERM),
                 None => break,
             },
             Some(ended) = tasks.join_next() => if let Err(error) = ended {

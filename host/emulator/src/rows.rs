@@ -28,6 +28,7 @@ pub(crate) enum Table {
     Chunks = 18,
     Classes = 19,
     Schedules = 20,
+    Servers = 21,
 }
 
 pub(crate) trait Row: prost::Message + Default {

@@ -207,6 +207,7 @@ table! {
         function_call_put_data_out: wire::FunctionCallPutDataRequest => (), streams::put;
         function_get_dynamic_concurrency: wire::FunctionGetDynamicConcurrencyRequest => wire::FunctionGetDynamicConcurrencyResponse, container::dynamic_concurrency;
         task_result: wire::TaskResultRequest => (), container::task_result;
+        container_server_lifecycle_ready: wire::ContainerServerLifecycleReadyRequest => (), container::server_ready;
     }
     waits {
         queue_get: wire::QueueGetRequest => wire::QueueGetResponse, queues::get;

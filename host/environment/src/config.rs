@@ -7,12 +7,18 @@ use crate::postgres::ConnectionString;
 use crate::{Error, Result};
 
 mod document;
+mod modal;
 
 use document::{Node, Value};
+pub use modal::{ModalConfig, PYTHON_VERSIONS};
 
 /// The settings of one environment. `Config::default()` is what an empty file means.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// `placement`: where scheduling and tasks happen.
+    pub placement: Placement,
+    /// `modal`: what is deployed there.
+    pub modal: ModalConfig,
     /// `database.connection_string`; without it the embedded Postgres is used.
     pub connection_string: Option<ConnectionString>,
     /// `scheduler.interval_seconds`: how often `serve` ticks when nothing happens.
@@ -33,6 +39,16 @@ pub struct Config {
     pub xcom_max_bytes: u64,
 }
 
+/// Where scheduling and tasks happen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// On this machine.
+    #[default]
+    Local,
+    /// In functions that `create` deploys on Modal.
+    Modal,
+}
+
 /// Whose supervisor runs tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supervisor {
@@ -45,6 +61,8 @@ pub enum Supervisor {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            placement: Placement::Local,
+            modal: ModalConfig::default(),
             connection_string: None,
             interval: Duration::from_secs(60),
             parse_timeout: Duration::from_secs(5),
@@ -60,6 +78,7 @@ impl Default for Config {
 
 /// Every key there is: what an unknown one is compared with.
 pub const KEYS: &[&str] = &[
+    "placement",
     "database.connection_string",
     "scheduler.interval_seconds",
     "scheduler.parse_timeout_seconds",
@@ -69,6 +88,20 @@ pub const KEYS: &[&str] = &[
     "worker.supervisor",
     "xcom.inline_bytes",
     "xcom.max_bytes",
+    "modal.environment",
+    "modal.region",
+    "modal.routing_region",
+    "modal.python_version",
+    "modal.image",
+    "modal.airflow_python",
+    "modal.requirements",
+    "modal.image_commands",
+    "modal.secrets",
+    "modal.task_cpu",
+    "modal.task_memory",
+    "modal.tasks_per_container",
+    "modal.idle_seconds",
+    "modal.memory_snapshot",
 ];
 
 impl Config {
@@ -90,6 +123,10 @@ impl Config {
             {
                 return Err(unknown(section, &at(contents)));
             }
+            if section == "placement" {
+                config.set(section, contents, &at(contents))?;
+                continue;
+            }
             for (key, node) in contents.mapping(section, file)? {
                 config.set(&format!("{section}.{key}"), node, &at(node))?;
             }
@@ -103,6 +140,9 @@ impl Config {
                 ),
                 hint: "make xcom.inline_bytes smaller or xcom.max_bytes larger".to_owned(),
             });
+        }
+        if config.placement == Placement::Modal {
+            config.check_modal(file)?;
         }
         Ok(config)
     }
@@ -130,6 +170,8 @@ impl Config {
             "worker.supervisor" => self.supervisor = value.supervisor()?,
             "xcom.inline_bytes" => self.xcom_inline_bytes = value.whole(0, 1 << 20)?,
             "xcom.max_bytes" => self.xcom_max_bytes = value.whole(1, 4 << 30)?,
+            "placement" => self.placement = value.placement()?,
+            _ if key.starts_with("modal.") => return self.modal.set(&value),
             _ => return Err(unknown(key, place)),
         }
         Ok(())
@@ -188,6 +230,65 @@ impl Setting<'_> {
         }
     }
 
+    fn placement(&self) -> Result<Placement> {
+        match &self.node.value {
+            Value::Text(text) if text == "local" => Ok(Placement::Local),
+            Value::Text(text) if text == "modal" => Ok(Placement::Modal),
+            _ => Err(self.wrong("local or modal")),
+        }
+    }
+
+    fn text(&self) -> Result<String> {
+        match &self.node.value {
+            Value::Text(text) if !text.trim().is_empty() => Ok(text.clone()),
+            // `3.12` without quotes is a number to YAML.
+            Value::Fraction(number) => Ok(number.to_string()),
+            _ => Err(self.wrong("text")),
+        }
+    }
+
+    fn text_or_none(&self) -> Result<Option<String>> {
+        match self.node.value {
+            Value::Null => Ok(None),
+            _ => self.text().map(Some),
+        }
+    }
+
+    fn texts(&self) -> Result<Vec<String>> {
+        let Value::List(items) = &self.node.value else {
+            return Err(self.wrong("a list of texts"));
+        };
+        items
+            .iter()
+            .map(|item| match &item.value {
+                Value::Text(text) if !text.trim().is_empty() && !text.contains('\n') => {
+                    Ok(text.clone())
+                }
+                _ => Err(self.wrong("a list of texts of one line each")),
+            })
+            .collect()
+    }
+
+    fn number(&self, least: f64, most: f64) -> Result<f64> {
+        let number = match self.node.value {
+            Value::Whole(number) => number as f64,
+            Value::Fraction(number) => number,
+            _ => f64::NAN,
+        };
+        if (least..=most).contains(&number) {
+            Ok(number)
+        } else {
+            Err(self.wrong(&format!("a number from {least} to {most}")))
+        }
+    }
+
+    fn truth(&self) -> Result<bool> {
+        match self.node.value {
+            Value::Truth(truth) => Ok(truth),
+            _ => Err(self.wrong("true or false")),
+        }
+    }
+
     fn connection_string(&self) -> Result<Option<ConnectionString>> {
         match &self.node.value {
             Value::Null => Ok(None),
@@ -225,6 +326,8 @@ fn example(key: &str) -> &'static str {
         "executor.callback_timeout" => "300",
         "worker.supervisor" => "modalflow",
         "xcom.inline_bytes" => "8192",
+        "placement" => "modal",
+        _ if key.starts_with("modal.") => modal::example(key),
         _ => "268435456",
     }
 }

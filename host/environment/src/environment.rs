@@ -5,24 +5,31 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::container::Container;
 use crate::home::{Home, Name, directory, private_directory, socket_path};
 use crate::postgres::{self, ConnectionString};
 use crate::progress::Progress;
 use crate::secrets::{Secrets, write_private};
-use crate::state::{Phase, State};
+use crate::state::{OnModal, Phase, State};
 use crate::{AIRFLOW_VERSION, Error, Result, lock, migrate, process, python};
 
 /// How long one modalflow waits for another that creates or destroys the same environment.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The environment's copy of what `modal.requirements` names.
+const REQUIREMENTS: &str = "requirements.txt";
 
 /// One environment, opened.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    home: Home,
-    name: Name,
-    config: Config,
-    state: State,
-    secrets: Secrets,
+    pub(crate) home: Home,
+    pub(crate) name: Name,
+    pub(crate) config: Config,
+    pub(crate) state: State,
+    pub(crate) secrets: Secrets,
+    /// Set in a function on Modal.
+    pub(crate) container: Option<Container>,
+    /// Of a config file that was only looked at.
+    pub(crate) planned_requirements: Option<Option<String>>,
 }
 
 /// What `destroy` did, one line each, for the person who asked.
@@ -42,12 +49,9 @@ impl Environment {
     ) -> Result<Environment> {
         let name = Name::new(name)?;
         // A config file with a mistake must not leave anything behind.
-        let (config, config_text) = match config {
-            Some(path) => (
-                Config::read(path)?,
-                std::fs::read(path).map_err(Error::io("read", path))?,
-            ),
-            None => (Config::default(), Vec::new()),
+        let given = match config {
+            Some(path) => Given::read(path)?,
+            None => Given::default(),
         };
         directory(&home.environments())?;
         let _lock = lock::take(&lock_path(home, &name), PATIENCE).await?;
@@ -64,7 +68,7 @@ impl Environment {
         }
         // Python is first because it takes longest and belongs to no environment: a failure later keeps it.
         let python = python::ensure(home, progress).await?;
-        let mut environment = lay_out(home, name, config, &config_text)?;
+        let mut environment = lay_out(home, name, &given)?;
         match environment.furnish(&python, progress).await {
             Ok(()) => Ok(environment),
             Err(error) => {
@@ -100,6 +104,8 @@ impl Environment {
             config: Config::read(&root.join("config.yaml"))?,
             secrets: Secrets::read(&root.join("secrets.json"))?,
             name,
+            container: None,
+            planned_requirements: None,
         })
     }
 
@@ -133,6 +139,50 @@ impl Environment {
         let destroyed = demolish(home, &name, progress).await?;
         let _ = std::fs::remove_file(lock_path(home, &name));
         Ok(destroyed)
+    }
+
+    /// As it would be with other settings; nothing is kept.
+    pub fn with_config(mut self, config: Option<&Path>) -> Result<Environment> {
+        if let Some(path) = config {
+            let given = Given::read(path)?;
+            self.config = given.config;
+            self.planned_requirements = Some(
+                given
+                    .requirements
+                    .map(|text| String::from_utf8_lossy(&text).into_owned()),
+            );
+        }
+        Ok(self)
+    }
+
+    /// Takes new settings of an environment that exists.
+    pub fn reconfigure(&mut self, config: &Path) -> Result<()> {
+        let given = Given::read(config)?;
+        given.keep(&self.root())?;
+        self.config = given.config;
+        Ok(())
+    }
+
+    /// What tasks need beside Airflow: the text of `modal.requirements`.
+    pub fn requirements(&self) -> Result<Option<String>> {
+        if let Some(planned) = &self.planned_requirements {
+            return Ok(planned.clone());
+        }
+        let path = self.root().join(REQUIREMENTS);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
+    }
+
+    /// Remembers what was deployed on Modal; none: it was taken away.
+    pub fn remember_deployment(&mut self, deployment: Option<OnModal>) -> Result<()> {
+        if self.state.modal != deployment {
+            self.state.modal = deployment;
+            self.write_state()?;
+        }
+        Ok(())
     }
 
     /// What `create` does once the directories are there.
@@ -207,7 +257,10 @@ impl Environment {
 
     /// The volume: what every worker sees.
     pub fn volume(&self) -> PathBuf {
-        self.root().join("volume")
+        match &self.container {
+            Some(container) => container.volume.clone(),
+            None => self.root().join("volume"),
+        }
     }
 
     pub fn dags_dir(&self) -> PathBuf {
@@ -243,6 +296,12 @@ impl Environment {
 
     /// What workers call; ends with `/execution/`.
     pub fn execution_api_url(&self) -> String {
+        if let Some(modal) = &self.state.modal {
+            return format!(
+                "{}/execution/",
+                modal.execution_api_url.trim_end_matches('/')
+            );
+        }
         format!(
             "http://127.0.0.1:{}/execution/",
             self.state.execution_api_port
@@ -269,7 +328,7 @@ impl Environment {
         programs: Option<PathBuf>,
     ) -> Result<Environment> {
         let progress = crate::progress::Silent;
-        let mut made = lay_out(home, Name::new(name)?, Config::default(), b"")?;
+        let mut made = lay_out(home, Name::new(name)?, &Given::default())?;
         made.state.postgres = Some(match programs {
             Some(programs) => postgres::choose_place_with(&made, programs).await?,
             None => postgres::choose_place(&made, &progress).await?,
@@ -284,13 +343,56 @@ impl Environment {
     }
 }
 
+/// A config file with all that it brings.
+#[derive(Default)]
+struct Given {
+    config: Config,
+    text: Vec<u8>,
+    /// The file that `modal.requirements` names, seen from the config file.
+    requirements: Option<Vec<u8>>,
+}
+
+impl Given {
+    fn read(path: &Path) -> Result<Given> {
+        let config = Config::read(path)?;
+        let requirements = match &config.modal.requirements {
+            Some(named) => {
+                let named = path.parent().unwrap_or(Path::new("")).join(named);
+                Some(std::fs::read(&named).map_err(Error::io("read modal.requirements,", named))?)
+            }
+            None => None,
+        };
+        Ok(Given {
+            text: std::fs::read(path).map_err(Error::io("read", path))?,
+            config,
+            requirements,
+        })
+    }
+
+    /// Puts the files into an environment's directory.
+    fn keep(&self, root: &Path) -> Result<()> {
+        // The connection string in it may hold a password.
+        write_private(&root.join("config.yaml"), &self.text)?;
+        let kept = root.join(REQUIREMENTS);
+        match &self.requirements {
+            Some(text) => write_private(&kept, text),
+            None => match std::fs::remove_file(&kept) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io("remove", kept)(error))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
 /// `furnish` sets the cluster before anybody else sees the environment, and `open` refuses unfinished ones.
 fn unreachable_cluster() -> ConnectionString {
     unreachable!("an environment without a connection string has an embedded Postgres")
 }
 
 /// The directories, keys and files of a new environment, marked unfinished.
-fn lay_out(home: &Home, name: Name, config: Config, config_text: &[u8]) -> Result<Environment> {
+fn lay_out(home: &Home, name: Name, given: &Given) -> Result<Environment> {
     let root = home.environment(&name);
     // A Postgres that runs as another user must pass through; all below but its own directory is closed to it.
     let passage = if nix::unistd::geteuid().is_root() {
@@ -309,11 +411,14 @@ fn lay_out(home: &Home, name: Name, config: Config, config_text: &[u8]) -> Resul
             airflow_version: AIRFLOW_VERSION.to_owned(),
             execution_api_port,
             postgres: None,
+            modal: None,
         },
         home: home.clone(),
         name,
-        config,
+        config: given.config.clone(),
         secrets: Secrets::generate(),
+        container: None,
+        planned_requirements: None,
     };
     environment.write_state()?;
     for path in [
@@ -327,8 +432,7 @@ fn lay_out(home: &Home, name: Name, config: Config, config_text: &[u8]) -> Resul
     ] {
         private_directory(&path, 0o700)?;
     }
-    // The connection string in it may hold a password.
-    write_private(&root.join("config.yaml"), config_text)?;
+    given.keep(&root)?;
     environment.secrets.write(&root.join("secrets.json"))?;
     // Without this file Airflow would write one of 2,000 lines, with a Fernet key of its own in it.
     write_private(

@@ -131,6 +131,18 @@ pub enum Error {
         hint: String,
     },
 
+    /// A function on Modal was not told what it belongs to.
+    #[error(
+        "find the environment of this container: {name} is not set\nhint: only functions that `modalflow-host create` deployed have it"
+    )]
+    NotInContainer { name: &'static str },
+
+    /// It was told something else.
+    #[error(
+        "read the variable {name}: {problem}\nhint: deploy the functions anew with `modalflow-host create`"
+    )]
+    ContainerVariable { name: &'static str, problem: String },
+
     /// No interpreter.
     #[error(
         "find Python 3.10 to 3.13: {tried}\nhint: install one (Debian: apt-get install python3 python3-venv), or set MODALFLOW_PYTHON to its path"

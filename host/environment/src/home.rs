@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::python::PythonEnv;
 use crate::{Error, Result};
 
 /// The longest path a Unix socket may have, its ending NUL not counted.
@@ -59,6 +60,7 @@ impl std::fmt::Display for Name {
 pub struct Home {
     root: PathBuf,
     host_program: Option<PathBuf>,
+    python: Option<PythonEnv>,
 }
 
 impl Home {
@@ -88,6 +90,7 @@ impl Home {
         Ok(Home {
             root,
             host_program: None,
+            python: None,
         })
     }
 
@@ -95,6 +98,16 @@ impl Home {
     pub fn with_host_program(mut self, program: impl Into<PathBuf>) -> Home {
         self.host_program = Some(program.into());
         self
+    }
+
+    /// The interpreter that has Airflow, where somebody else has made it.
+    pub(crate) fn with_python(mut self, python: PythonEnv) -> Home {
+        self.python = Some(python);
+        self
+    }
+
+    pub(crate) fn given_python(&self) -> Option<&PythonEnv> {
+        self.python.as_ref()
     }
 
     /// See [`Home::with_host_program`].

@@ -12,6 +12,7 @@
 
 pub mod airflow;
 pub mod config;
+pub mod container;
 mod environment;
 mod error;
 pub mod home;
@@ -28,7 +29,7 @@ pub mod triggerer;
 pub mod ui;
 
 pub use airflow::{Purpose, airflow_settings};
-pub use config::{Config, Supervisor};
+pub use config::{Config, ModalConfig, Placement, Supervisor};
 pub use environment::{Destroyed, Environment};
 pub use error::Error;
 pub use home::{Home, Name};

@@ -46,6 +46,17 @@ impl Secrets {
         }
     }
 
+    /// None at all: for a process that must not have any.
+    pub(crate) fn none() -> Secrets {
+        Secrets {
+            jwt_secret: String::new(),
+            fernet_key: String::new(),
+            api_secret_key: String::new(),
+            ui_password: String::new(),
+            postgres_password: String::new(),
+        }
+    }
+
     pub(crate) fn read(path: &Path) -> Result<Secrets> {
         let text = std::fs::read(path).map_err(Error::io("read", path))?;
         serde_json::from_slice(&text).map_err(|error| Error::Damaged {

@@ -19,6 +19,19 @@ pub struct State {
     pub execution_api_port: u16,
     /// Where the embedded Postgres lies; absent when config.yaml names a database.
     pub postgres: Option<Cluster>,
+    /// What `create` deployed, with `placement: modal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modal: Option<OnModal>,
+}
+
+/// Where an environment's functions are reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnModal {
+    pub app_id: String,
+    pub execution_api_url: String,
+    pub ui_url: String,
+    /// What was deployed: the same fingerprint again means that nothing is to be done.
+    pub fingerprint: String,
 }
 
 /// How far `create` came.

@@ -31,11 +31,28 @@ pub async fn serve(
     port: Option<u16>,
     progress: &dyn Progress,
 ) -> Result<Ui> {
+    let port = choose_port(port)?;
+    let url = format!("http://127.0.0.1:{port}");
+    serve_at(
+        environment,
+        (Ipv4Addr::LOCALHOST, port).into(),
+        url,
+        progress,
+    )
+    .await
+}
+
+/// The same at an address that somebody else has chosen; `url` is what browsers know it by.
+pub async fn serve_at(
+    environment: &Environment,
+    address: SocketAddr,
+    url: String,
+    progress: &dyn Progress,
+) -> Result<Ui> {
+    let (host, port) = (address.ip().to_string(), address.port());
     let python = python::ensure(environment.home(), progress).await?;
     postgres::ensure_running(environment, progress).await?;
-    let port = choose_port(port)?;
     let _step = progress.step("starting the UI");
-    let url = format!("http://127.0.0.1:{port}");
     let process = Tied::start(
         environment,
         &python,
@@ -44,7 +61,7 @@ pub async fn serve(
         &[
             "api-server",
             "--host",
-            "127.0.0.1",
+            &host,
             "--workers",
             "1",
             // The Execution API that workers use is the host's own.

@@ -82,12 +82,14 @@ pub enum Code {
         /// Callers show a proxy token.
         requires_proxy_auth: bool,
     },
-    /// The image's own `ENTRYPOINT` and `CMD`, which serves HTTP on a port. No Python takes part.
+    /// Serves HTTP on a port by itself: the image's own `ENTRYPOINT` and `CMD`, or what a Python class starts.
     Server(HttpServer),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpServer {
+    /// Whose `modal.enter` methods start the server; none: the image's own command does, and no Python takes part.
+    pub class: Option<PythonClass>,
     pub port: u16,
     /// Where requests enter, as `us-east`; at least one.
     pub proxy_regions: Vec<String>,
@@ -96,6 +98,13 @@ pub struct HttpServer {
     pub exit_grace_period: Option<Duration>,
     /// Without this callers show a proxy token.
     pub unauthenticated: bool,
+}
+
+/// A Python class by its module and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PythonClass {
+    pub module: String,
+    pub name: String,
 }
 
 /// All that makes up a function.

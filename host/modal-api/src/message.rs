@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Code, Definition, Error, Resources, Retries, Schedule, Variant, VolumeMount,
+    Code, Definition, Error, HttpServer, Resources, Retries, Schedule, Variant, VolumeMount,
     verbatim::Opaque,
     wire::{self, DataFormat},
 };
@@ -296,6 +296,9 @@ fn place(code: &Code) -> (String, String) {
         Code::Python { module, name } | Code::WebServer { module, name, .. } => {
             (module.clone(), name.clone())
         }
+        Code::Server(HttpServer {
+            class: Some(class), ..
+        }) => (class.module.clone(), format!("{}.*", class.name)),
         // Names that stand for "no Python" with the official client.
         Code::Server(_) => ("modal._server".to_owned(), "_DirectServerCls.*".to_owned()),
     }
@@ -314,7 +317,10 @@ fn http(code: &Code) -> Option<wire::HttpConfig> {
         h2_enabled: false,
         target_concurrency: 0,
         unauthenticated: server.unauthenticated,
-        lift_and_shift_config: Some(wire::LiftAndShiftConfig {}),
+        lift_and_shift_config: server
+            .class
+            .is_none()
+            .then_some(wire::LiftAndShiftConfig {}),
     })
 }
 

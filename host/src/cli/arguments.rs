@@ -24,6 +24,9 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Create an environment: Python with Airflow, a database, keys, a volume
+    ///
+    /// With `placement: modal` in the config file it is deployed on Modal; again for one that is there, what has changed
+    /// is deployed.
     Create(CreateArguments),
     /// Remove an environment and everything in it
     Destroy(DestroyArguments),
@@ -60,9 +63,12 @@ pub(super) enum Command {
     /// Look at XComs
     #[command(subcommand)]
     Xcom(XcomCommand),
-    /// Run tasks that the executor hands out; started by the emulator
+    /// Run tasks that the executor hands out; started by the emulator, or beside Modal's container runtime
     #[command(hide = true)]
-    Worker,
+    Worker(WorkerArguments),
+    /// Answer the Execution API; a function on Modal
+    #[command(hide = true)]
+    ExecutionApi(ExecutionApiArguments),
     /// Stop the embedded Postgres once nobody uses it; started with it
     #[command(hide = true)]
     PostgresKeeper(EnvArguments),
@@ -149,6 +155,14 @@ pub(super) struct CreateArguments {
     /// Settings of the environment (YAML); without it all have their defaults
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// Show what would change on Modal, and change nothing
+    #[arg(long, conflicts_with = "emit_python")]
+    pub(super) plan: bool,
+    /// Write the deployment as a Python program for `modal deploy` into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub(super) emit_python: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: OutputArguments,
 }
 
 #[derive(Debug, Args)]
@@ -256,9 +270,34 @@ pub(super) struct EmulatorArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct WorkerArguments {
+    /// The socket of the container's runtime
+    #[arg(long, value_name = "PATH", requires = "env")]
+    pub(super) bridge: Option<PathBuf>,
+    /// Name of the environment
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) env: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecutionApiArguments {
+    #[command(flatten)]
+    pub(super) env: EnvArguments,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(super) host: std::net::IpAddr,
+    /// Port to listen on
+    #[arg(long, value_name = "PORT")]
+    pub(super) port: u16,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct UiArguments {
     #[command(flatten)]
     pub(super) env: EnvArguments,
+    /// Address to listen on; for functions on Modal
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", hide = true)]
+    pub(super) host: std::net::IpAddr,
     /// Port to listen on; without it a free one
     #[arg(short, long, value_name = "PORT")]
     pub(super) port: Option<u16>,

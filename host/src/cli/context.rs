@@ -8,10 +8,21 @@ use sqlx::PgPool;
 use super::arguments::{DagArguments, EnvArguments};
 use super::exit::hinted;
 use crate::house;
+use crate::modal::remote::Remote;
 
-/// Opens the environment that the arguments name.
+/// Opens the environment that the arguments name; in a container on Modal, the one that it belongs to.
 pub(super) fn environment(arguments: &EnvArguments) -> anyhow::Result<Environment> {
-    Ok(Environment::open(&Home::from_env()?, &arguments.env)?)
+    let home = Home::from_env()?;
+    if environment::container::is_here() {
+        let here = Environment::in_container(&home)?;
+        anyhow::ensure!(
+            here.name() == arguments.env,
+            "this container belongs to environment {}",
+            here.name()
+        );
+        return Ok(here);
+    }
+    Ok(Environment::open(&home, &arguments.env)?)
 }
 
 /// Opens it and connects to its database, starting it if it sleeps.
@@ -19,6 +30,17 @@ pub(super) async fn database(arguments: &EnvArguments) -> anyhow::Result<(Enviro
     let environment = environment(arguments)?;
     let pool = house::connect(&environment, &Stderr).await?;
     Ok((environment, pool))
+}
+
+/// Has the environment look at what has changed: whoever serves it here, or its function on Modal.
+pub(super) async fn ask_for_tick(environment: &Environment, pool: &PgPool) -> anyhow::Result<()> {
+    match Remote::of(environment).await? {
+        Some(remote) => {
+            remote.tick().await?;
+        }
+        None => metadata::dags::ask_for_tick(pool).await?,
+    }
+    Ok(())
 }
 
 /// The run that is meant: the one named, which must exist, or the newest of the DAG.

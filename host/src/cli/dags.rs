@@ -1,5 +1,6 @@
 //! `dags create`, `update`, `list`, `delete`, `pause`, `unpause`; and following the folder while `serve` works.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use super::arguments::{DagArguments, DagFilesArguments, Format, ListArguments};
 use super::output::{self, Column};
 use super::{context, exit};
+use crate::modal::remote::Remote;
 use crate::serve::Wake;
 use crate::{clock, dag_files, house};
 
@@ -37,6 +39,10 @@ struct Installed {
 
 async fn install(arguments: DagFilesArguments, mode: Mode) -> anyhow::Result<ExitCode> {
     let (environment, pool) = context::database(&arguments.env).await?;
+    let mut remote = Remote::of(&environment).await?;
+    if let Some(remote) = &mut remote {
+        take_over(remote, &environment).await?;
+    }
     let folder = dag_files::open(&environment, pool.clone(), &Stderr).await?;
     let step = Stderr.step("validating DAG files");
     let report = folder
@@ -45,7 +51,20 @@ async fn install(arguments: DagFilesArguments, mode: Mode) -> anyhow::Result<Exi
         })
         .await?;
     drop(step);
-    metadata::dags::ask_for_tick(&pool).await?;
+    match &mut remote {
+        Some(remote) => {
+            let step = Stderr.step("uploading DAG files");
+            let files: Vec<PathBuf> = report
+                .files
+                .iter()
+                .map(|file| environment.dags_dir().join(&file.path))
+                .collect();
+            remote.put(&environment.volume(), &files).await?;
+            drop(step);
+            remote.tick().await?;
+        }
+        None => metadata::dags::ask_for_tick(&pool).await?,
+    }
     let known = metadata::dags::list(&pool, true).await?;
     let mut rows = Vec::new();
     for file in &report.files {
@@ -136,9 +155,17 @@ pub(super) async fn list(arguments: ListArguments) -> anyhow::Result<ExitCode> {
 pub(super) async fn delete(arguments: DagArguments) -> anyhow::Result<ExitCode> {
     let (environment, pool) = context::database(&arguments.env).await?;
     context::known_dag(&pool, &arguments).await?;
+    let mut remote = Remote::of(&environment).await?;
+    if let Some(remote) = &mut remote {
+        take_over(remote, &environment).await?;
+    }
     let folder = dag_files::open(&environment, pool, &Stderr).await?;
     let step = Stderr.step("removing the DAG");
     let deleted = folder.delete(&arguments.dag_id).await?;
+    if let Some(remote) = &mut remote {
+        remote.remove(&format!("dags/{}", deleted.path)).await?;
+        remote.tick().await?;
+    }
     drop(step);
     Stderr.note(&format!(
         "removed {}; the runs of DAG {:?} stay in the database",
@@ -148,7 +175,7 @@ pub(super) async fn delete(arguments: DagArguments) -> anyhow::Result<ExitCode> 
 }
 
 pub(super) async fn set_paused(arguments: DagArguments, paused: bool) -> anyhow::Result<ExitCode> {
-    let (_, pool) = context::database(&arguments.env).await?;
+    let (environment, pool) = context::database(&arguments.env).await?;
     let dag_id = &arguments.dag_id;
     let word = if paused { "paused" } else { "unpaused" };
     match metadata::dags::set_paused(&pool, dag_id, paused, clock::now()).await? {
@@ -158,8 +185,17 @@ pub(super) async fn set_paused(arguments: DagArguments, paused: bool) -> anyhow:
         Some(true) => Stderr.note(&format!("DAG {dag_id:?} is {word}")),
         Some(false) => Stderr.note(&format!("DAG {dag_id:?} was {word} already")),
     }
-    metadata::dags::ask_for_tick(&pool).await?;
+    context::ask_for_tick(&environment, &pool).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes our copy of the DAG folder what the volume on Modal holds: others may have changed it.
+async fn take_over(remote: &mut Remote, environment: &Environment) -> anyhow::Result<()> {
+    let _step = Stderr.step("looking at the volume");
+    for folder in ["dags", "plugins"] {
+        remote.mirror(&environment.volume(), folder).await?;
+    }
+    Ok(())
 }
 
 /// Takes in what changed in the folder since the last look.

@@ -3,17 +3,27 @@
 use std::process::ExitCode;
 
 use environment::progress::Stderr;
-use environment::{AIRFLOW_VERSION, Environment, Home, Progress, postgres};
+use environment::{AIRFLOW_VERSION, Environment, Home, Placement, Progress, postgres};
 use serde::Serialize;
 
 use super::arguments::{CreateArguments, DestroyArguments, EnvListArguments, EnvShowArguments};
-use super::context;
 use super::exit::hinted;
 use super::output;
+use super::{context, deploy};
+use crate::modal::blueprint::volume_name;
 use crate::{house, local};
 
 pub(super) async fn create(arguments: CreateArguments) -> anyhow::Result<ExitCode> {
     let home = Home::from_env()?;
+    if deploy::concerns_modal(&home, &arguments)? {
+        return deploy::create(&home, arguments).await;
+    }
+    if arguments.plan || arguments.emit_python.is_some() {
+        return Err(hinted(
+            "an environment on this machine has no deployment",
+            "with `placement: modal` in the config file it is deployed on Modal: --plan shows what changes there, --emit-python writes it down",
+        ));
+    }
     let environment = Environment::create(
         &home,
         &arguments.env.env,
@@ -39,7 +49,13 @@ pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitC
             ),
         ));
     }
-    if let Ok(environment) = Environment::open(&home, name) {
+    if let Ok(mut environment) = Environment::open(&home, name)
+        && environment.config().placement == Placement::Modal
+    {
+        for line in deploy::destroy(&mut environment).await? {
+            Stderr.note(&line);
+        }
+    } else if let Ok(environment) = Environment::open(&home, name) {
         let Some(seat) = local::take_seat(&environment)? else {
             return Err(hinted(
                 format!("environment {name} is being served"),
@@ -75,11 +91,22 @@ struct Shown {
     config: String,
     /// Whether a `serve` is at work.
     serving: bool,
+    placement: &'static str,
+    /// Where the UI is reached, and with which password, when the environment is on Modal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ui_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ui_password: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modal_app: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modal_volume: Option<String>,
 }
 
 pub(super) async fn show(arguments: EnvShowArguments) -> anyhow::Result<ExitCode> {
     let environment = context::environment(&arguments.env)?;
     let database = postgres::ensure_running(&environment, &Stderr).await?;
+    let there = environment.state().modal.as_ref();
     let path = |path: std::path::PathBuf| path.display().to_string();
     let shown = Shown {
         name: environment.name().to_owned(),
@@ -95,6 +122,14 @@ pub(super) async fn show(arguments: EnvShowArguments) -> anyhow::Result<ExitCode
         root: path(environment.root()),
         config: path(environment.root().join("config.yaml")),
         serving: local::take_seat(&environment)?.is_none(),
+        placement: match environment.config().placement {
+            Placement::Local => "local",
+            Placement::Modal => "modal",
+        },
+        ui_url: there.map(|there| there.ui_url.clone()),
+        ui_password: there.map(|_| environment.secrets().ui_password.clone()),
+        modal_app: there.map(|_| house::app_name(environment.name())),
+        modal_volume: there.map(|_| volume_name(environment.name())),
     };
     output::object(&shown, arguments.output.output)?;
     Ok(ExitCode::SUCCESS)

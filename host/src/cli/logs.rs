@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use environment::Environment;
 use metadata::listing::TaskRow;
-use plugin_host::{LogHandler, LogRecord, TaskKey};
+use plugin_host::{LogHandler, LogRecord, TaskKey, path_part};
 use sqlx::PgPool;
 
 use super::arguments::LogsArguments;
 use super::exit::hinted;
 use super::{context, output};
+use crate::modal::remote::Remote;
 use crate::plugins;
 
 /// Records of one page.
@@ -44,12 +45,14 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<ExitCode> {
         map_index: arguments.map_index,
         try_number,
     };
+    let mut remote = Remote::of(&environment).await?;
     let host = plugins::host(&environment)?;
     let handler = plugins::log_handler(&host, &environment).await?;
     let mut after = None;
     loop {
         // Looked at before the log is read: what a finished try wrote is then all there.
         let ended = has_ended(&pool, &arguments, &task).await?;
+        fetch(&mut remote, &environment, &task).await?;
         let printed = print_from(&*handler, &task, &mut after, arguments.json).await?;
         if !arguments.follow || ended {
             if !printed
@@ -68,6 +71,24 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Brings the logs of a task over from Modal, if they are there.
+async fn fetch(
+    remote: &mut Option<Remote>,
+    environment: &Environment,
+    task: &TaskKey,
+) -> anyhow::Result<()> {
+    if let Some(remote) = remote {
+        let path = format!(
+            "logs/dag_id={}/run_id={}/task_id={}",
+            path_part(&task.dag_id),
+            path_part(&task.run_id),
+            path_part(&task.task_id)
+        );
+        remote.fetch(&environment.volume(), &path).await?;
+    }
+    Ok(())
+}
+
 /// What the callbacks of a run have said; those of a lost try speak in the try's own log.
 async fn callbacks(
     environment: &Environment,
@@ -81,6 +102,7 @@ async fn callbacks(
         map_index: -1,
         try_number: 1,
     };
+    fetch(&mut Remote::of(environment).await?, environment, &log).await?;
     let host = plugins::host(environment)?;
     let handler = plugins::log_handler(&host, environment).await?;
     if !print_from(&*handler, &log, &mut None, arguments.json).await? {

@@ -6,6 +6,7 @@
 mod arguments;
 mod context;
 mod dags;
+mod deploy;
 mod emulator;
 mod environments;
 mod exit;
@@ -71,7 +72,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tasks(TasksCommand::List(arguments)) => tasks::list(arguments).await,
         Command::Logs(arguments) => logs::logs(arguments).await,
         Command::Xcom(XcomCommand::Get(arguments)) => xcom::get(arguments).await,
-        Command::Worker => worker::worker().await,
+        Command::Worker(arguments) => worker::worker(arguments).await,
+        Command::ExecutionApi(arguments) => worker::execution_api(arguments).await,
         Command::PostgresKeeper(arguments) => worker::postgres_keeper(arguments).await,
     }
 }

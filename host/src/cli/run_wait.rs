@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use environment::Environment;
 use environment::progress::Stderr;
+use environment::{Environment, Placement};
 use metadata::callbacks::calls::left_of_run;
 use metadata::listing::{RunFilter, runs};
 use sqlx::PgPool;
@@ -26,6 +26,9 @@ pub(super) async fn until_ended(
     run_id: &str,
 ) -> anyhow::Result<ExitCode> {
     let ended = ended(pool, dag_id, run_id);
+    if environment.config().placement == Placement::Modal {
+        return Ok(code_of(&ended.await?));
+    }
     let state = match take_seat(&environment)? {
         None => ended.await?,
         Some(seat) => {
@@ -51,11 +54,15 @@ pub(super) async fn until_ended(
             state.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before the run ended")))?
         }
     };
-    Ok(if state == "success" {
+    Ok(code_of(&state))
+}
+
+fn code_of(state: &str) -> ExitCode {
+    if state == "success" {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(exit::MENDABLE)
-    })
+    }
 }
 
 async fn callbacks_ended(pool: &PgPool, dag_id: &str, run_id: &str) {

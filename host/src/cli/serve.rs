@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use environment::progress::Stderr;
-use environment::{Progress, postgres};
+use environment::{Placement, Progress, postgres};
 
 use super::arguments::ServeArguments;
 use super::context;
@@ -17,6 +17,12 @@ use crate::serve::{self, Until, Wake};
 pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let environment = context::environment(&arguments.env)?;
     let name = environment.name().to_owned();
+    if environment.config().placement == Placement::Modal {
+        return Err(hinted(
+            format!("serve environment {name} on this machine: it is on Modal"),
+            "there its functions run by themselves; `modalflow-host tick` asks for a tick at once",
+        ));
+    }
     let Some(seat) = take_seat(&environment)? else {
         return Err(hinted(
             format!("environment {name} is being served already"),

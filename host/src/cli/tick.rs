@@ -5,17 +5,28 @@ use std::sync::Arc;
 
 use environment::progress::Stderr;
 
-use super::arguments::TickArguments;
+use super::arguments::{Format, TickArguments};
 use super::{context, output};
 use crate::executor::Watch;
 use crate::house::House;
 use crate::local::{Local, take_seat};
+use crate::modal::container;
+use crate::modal::remote::Remote;
 use crate::serve::{self, Until, Wake};
 use crate::tick;
 
 pub(super) async fn tick(arguments: TickArguments) -> anyhow::Result<ExitCode> {
     let environment = context::environment(&arguments.env)?;
+    if let Some(remote) = Remote::of(&environment).await? {
+        let call_id = remote.tick().await?;
+        tell(&format!("asked for a tick on Modal: call {call_id}"));
+        return Ok(ExitCode::SUCCESS);
+    }
     super::dags::sync_changed(&environment).await?;
+    if environment.container().is_some() {
+        let total = container::tick(environment, &Stderr).await?;
+        return told(&total, arguments.output.output);
+    }
     let seat = take_seat(&environment)?;
     let mut house = House::open(environment, &Stderr).await?;
     let mut total = tick::Report::default();
@@ -44,15 +55,19 @@ pub(super) async fn tick(arguments: TickArguments) -> anyhow::Result<ExitCode> {
             local.leave().await?;
         }
     }
-    match arguments.output.output {
-        super::arguments::Format::Table => output::print(&format!("{total}\n"))?,
-        format => output::object(&total, format)?,
-    }
     if total.task_instances_deferred > 0 {
         tell(&format!(
             "{} deferred: what they wait for is watched by `modalflow-host serve`",
             total.task_instances_deferred
         ));
+    }
+    told(&total, arguments.output.output)
+}
+
+fn told(total: &tick::Report, format: Format) -> anyhow::Result<ExitCode> {
+    match format {
+        Format::Table => output::print(&format!("{total}\n"))?,
+        format => output::object(total, format)?,
     }
     for problem in &total.problems {
         tell(&format!("problem: {problem}"));

@@ -80,7 +80,7 @@ pub(super) async fn trigger(arguments: TriggerArguments) -> anyhow::Result<ExitC
         ));
     }
     tx.commit().await.context("commit the run")?;
-    metadata::dags::ask_for_tick(&pool).await?;
+    context::ask_for_tick(&environment, &pool).await?;
     if row.is_paused {
         tell(&format!(
             "DAG {dag_id:?} is paused: the run stays queued until `modalflow-host dags unpause --env {} --dag-id {dag_id}`",

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use plugin_host::{Stored, TaskKey, XcomCoordinate};
+use plugin_host::{Stored, TaskKey, XcomCoordinate, path_part};
 
 use super::arguments::XcomArguments;
 use super::exit::hinted;
 use super::{context, output};
+use crate::modal::remote::Remote;
 use crate::plugins;
 
 /// A value larger than this is not printed but named.
@@ -40,6 +41,16 @@ pub(super) async fn get(arguments: XcomArguments) -> anyhow::Result<ExitCode> {
         },
         key: row.key,
     };
+    if let Some(mut remote) = Remote::of(&environment).await? {
+        let task = &at.task;
+        let path = format!(
+            "xcom/{}/{}/{}",
+            path_part(&task.dag_id),
+            path_part(&task.run_id),
+            path_part(&task.task_id)
+        );
+        remote.fetch(&environment.volume(), &path).await?;
+    }
     let host = plugins::host(&environment)?;
     let backend = plugins::xcom_backend(&host, &environment).await?;
     let value = backend

@@ -154,6 +154,28 @@ impl Executor {
             .map_err(Error::Spawn)
     }
 
+    /// Starts another function of the app, one that takes no arguments.
+    ///
+    /// # Errors
+    /// [`Error::Function`], [`Error::Spawn`]
+    pub async fn call_plainly(&self, function: &str, key: Uuid) -> Result<String, Error> {
+        let handle = self
+            .client
+            .function_get(&self.deployed.app, function, &self.deployed.environment)
+            .await
+            .map_err(|source| Error::Function {
+                app: self.deployed.app.clone(),
+                name: function.to_owned(),
+                source,
+            })?;
+        let (args, kwargs) = (Value::Array(Vec::new()), Value::Map(Vec::new()));
+        self.client
+            .spawn(&handle.function_id, args, kwargs, key)
+            .await
+            .map(|call| call.function_call_id)
+            .map_err(Error::Spawn)
+    }
+
     /// The fate of a call, waited for up to `wait`; `None` while it goes on.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt;
 use metadata::dispatch::OpenCall;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use super::{Executor, Fate};
 const POLL: Duration = Duration::from_secs(50);
 /// Between two polls when the server can't be reached.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Calls that are looked at together.
+const LOOKS_AT_ONCE: usize = 32;
 
 /// A call that ended.
 #[derive(Debug, Clone)]
@@ -67,6 +70,40 @@ impl Watch {
                     .push(observation);
                 wake();
             });
+        }
+    }
+
+    /// Looks once at calls that are not followed, without waiting: those that have ended are seen from now on. For a tick that
+    /// will not be there when the others end.
+    pub async fn look(&mut self, calls: Vec<OpenCall>) {
+        let calls = calls
+            .into_iter()
+            .filter(|call| !self.following.contains(&call.dispatch_id));
+        let executor = &self.executor;
+        let looked: Vec<(Uuid, Result<Option<Fate>, super::Error>)> = futures::stream::iter(calls)
+            .map(|call| async move {
+                let fate = executor.fate(&call.call_id, Duration::ZERO).await;
+                (call.dispatch_id, fate)
+            })
+            .buffer_unordered(LOOKS_AT_ONCE)
+            .collect()
+            .await;
+        for (dispatch_id, fate) in looked {
+            match fate {
+                Ok(Some(fate)) => {
+                    self.following.insert(dispatch_id);
+                    let observation = Observation { dispatch_id, fate };
+                    self.seen
+                        .lock()
+                        .expect("no panic while it is held")
+                        .push(observation);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot look at a call"
+                ),
+            }
         }
     }
 

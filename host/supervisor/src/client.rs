@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -30,8 +32,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// One server, for all tasks of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct ExecutionApi {
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: Arc<str>,
+    durable: Option<Arc<dyn Durable>>,
+}
+
+/// What makes durable what tasks have written, where that does not happen by itself. Before the server hears of a task's end,
+/// whoever comes next must be able to see its XComs.
+#[async_trait]
+pub trait Durable: std::fmt::Debug + Send + Sync {
+    /// Answers when everything written so far is safe; else why not.
+    async fn commit(&self) -> Result<(), String>;
 }
 
 /// One task's access: it holds the token.
@@ -72,6 +83,8 @@ pub(crate) enum CallError {
     Unreachable(String),
     #[error("the Execution API answered what cannot be read: {0}")]
     Unreadable(String),
+    #[error("what the task has written could not be made durable: {0}")]
+    NotDurable(String),
 }
 
 impl ExecutionApi {
@@ -83,12 +96,21 @@ impl ExecutionApi {
         let parsed: Uri = url
             .parse()
             .map_err(|error: http::uri::InvalidUri| refused(&error.to_string()))?;
-        if parsed.scheme_str() != Some("http") || parsed.authority().is_none() {
-            return Err(refused("it must begin with http:// and name a host"));
+        if !matches!(parsed.scheme_str(), Some("http" | "https")) || parsed.authority().is_none() {
+            return Err(refused(
+                "it must begin with http:// or https:// and name a host",
+            ));
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
+        connector.enforce_http(false);
+        // Mozilla's roots: a container's image may have none of its own.
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
@@ -96,7 +118,13 @@ impl ExecutionApi {
         Ok(Self {
             http,
             base: url.trim_end_matches('/').into(),
+            durable: None,
         })
+    }
+
+    /// With something to do before an end is reported.
+    pub(crate) fn durably(self, durable: Option<Arc<dyn Durable>>) -> Self {
+        Self { durable, ..self }
     }
 
     pub(crate) fn session(&self, token: String) -> Session {
@@ -202,6 +230,14 @@ fn encode(out: &mut String, text: &str, also_plain: &[u8]) {
 }
 
 impl Session {
+    /// To be called before the server hears of an end.
+    pub(crate) async fn make_durable(&self) -> Result<(), CallError> {
+        match &self.api.durable {
+            Some(durable) => durable.commit().await.map_err(CallError::NotDurable),
+            None => Ok(()),
+        }
+    }
+
     /// Sends the call, again and again for up to `patience` while the server is away or answers 5xx.
     pub(crate) async fn call(&self, call: &Call, patience: Duration) -> Result<Answer, CallError> {
         let give_up = Instant::now() + patience;
@@ -299,7 +335,7 @@ impl CallError {
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(status.as_u16()),
-            Self::Unreachable(_) | Self::Unreadable(_) => None,
+            Self::Unreachable(_) | Self::Unreadable(_) | Self::NotDurable(_) => None,
         }
     }
 
@@ -310,7 +346,9 @@ impl CallError {
                 .get("detail")
                 .cloned()
                 .unwrap_or_else(|| answer.clone()),
-            Self::Unreachable(reason) | Self::Unreadable(reason) => json!(reason),
+            Self::Unreachable(reason) | Self::Unreadable(reason) | Self::NotDurable(reason) => {
+                json!(reason)
+            }
         }
     }
 
@@ -318,7 +356,7 @@ impl CallError {
         match self {
             Self::Refused { status, .. } => status.is_server_error(),
             Self::Unreachable(_) => true,
-            Self::Unreadable(_) => false,
+            Self::Unreadable(_) | Self::NotDurable(_) => false,
         }
     }
 
@@ -338,6 +376,9 @@ impl CallError {
             }
             Self::Unreadable(message) => {
                 json!({"status_code": null, "message": message, "exception_type": "ValidationError"})
+            }
+            Self::NotDurable(message) => {
+                json!({"status_code": null, "message": message, "exception_type": "OSError"})
             }
         };
         json!({"error": "API_SERVER_ERROR", "detail": detail, "type": "ErrorResponse"})

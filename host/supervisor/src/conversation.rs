@@ -343,6 +343,10 @@ pub(crate) async fn report(
         format!("/task-instances/{}/state", segment(ti_id)),
     )
     .json(body);
+    if let Err(error) = session.make_durable().await {
+        tracing::error!(ti_id, state, %error, "the end of a try is not reported");
+        return Err(error);
+    }
     match session.call(&call, limits.report()).await {
         Ok(_) => Ok(Ending::Confirmed {
             state: state.to_owned(),
@@ -374,4 +378,83 @@ fn unhandled(message: &str) -> Reply {
     Reply::Error(
         json!({"error": "API_SERVER_ERROR", "detail": {"status_code": 400, "message": message}, "type": "ErrorResponse"}),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{Router, http::Uri, routing::patch};
+    use serde_json::json;
+
+    use super::report;
+    use crate::{
+        Limits,
+        client::{Durable, ExecutionApi},
+    };
+
+    /// What happened, in order.
+    #[derive(Debug, Clone, Default)]
+    struct Events(Arc<Mutex<Vec<String>>>);
+
+    impl Events {
+        fn add(&self, what: impl Into<String>) {
+            self.0.lock().unwrap().push(what.into());
+        }
+    }
+
+    #[derive(Debug)]
+    struct Volume {
+        events: Events,
+        answer: Result<(), String>,
+    }
+
+    #[async_trait::async_trait]
+    impl Durable for Volume {
+        async fn commit(&self) -> Result<(), String> {
+            self.events.add("commit");
+            self.answer.clone()
+        }
+    }
+
+    /// Reports an end where commits are answered so.
+    async fn events_with(answer: Result<(), String>) -> String {
+        let events = Events::default();
+        let heard = events.clone();
+        let hear = move |uri: Uri| async move { heard.add(format!("report {uri}")) };
+        let router = Router::new().route("/task-instances/{id}/state", patch(hear));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let volume = Volume {
+            events: events.clone(),
+            answer,
+        };
+        let session = ExecutionApi::new(&url)
+            .unwrap()
+            .durably(Some(Arc::new(volume)))
+            .session("token".to_owned());
+        let limits = Limits::default();
+        let ended = report(&session, "ti", "success", &json!({}), &limits).await;
+        server.abort();
+        match ended {
+            Ok(_) => events.add("the end is told"),
+            Err(error) => events.add(error.to_string()),
+        }
+        let events = events.0.lock().unwrap();
+        events.join("\n")
+    }
+
+    #[tokio::test]
+    async fn an_end_is_reported_after_what_was_written_is_safe() {
+        insta::assert_snapshot!(events_with(Ok(())).await, @r"
+        commit
+        report /task-instances/ti/state
+        the end is told
+        ");
+        insta::assert_snapshot!(events_with(Err("the disk is full".to_owned())).await, @r"
+        commit
+        what the task has written could not be made durable: the disk is full
+        ");
+    }
 }

@@ -39,6 +39,11 @@ pub enum Error {
     Sockets(#[source] std::io::Error),
     #[error("use the Execution API address {url:?}: {reason}")]
     ExecutionApiUrl { url: String, reason: String },
+    #[error("reach the container's runtime at {path}")]
+    Bridge {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("set up the plugins")]
     Plugins(#[source] plugin_host::Error),
     #[error("talk to Modal as a container")]

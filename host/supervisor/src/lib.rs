@@ -9,6 +9,7 @@
     allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
 )]
 
+pub mod bridge;
 mod callback;
 mod client;
 mod config;
@@ -33,7 +34,7 @@ mod workload;
 mod xcoms;
 
 pub use callback::CallbackOutcome;
-pub use client::API_VERSION;
+pub use client::{API_VERSION, Durable};
 pub use config::{
     CONFIG_VARIABLE, Limits, PluginChoice, PluginSettings, SupervisorKind, WorkerConfig,
 };

@@ -8,7 +8,7 @@ use plugin_host::{Grants, HostConfig, LogHandler, PluginHost, Source, XcomBacken
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CallbackOutcome, Error, ExecuteTask, Fate, PluginChoice, RunCallback, SupervisorKind,
+    CallbackOutcome, Durable, Error, ExecuteTask, Fate, PluginChoice, RunCallback, SupervisorKind,
     TaskOutcome, WorkerConfig,
     callback::{self, Bundle},
     client::ExecutionApi,
@@ -69,16 +69,17 @@ impl Plugins {
     }
 }
 
-impl Supervisor {
-    /// Loads the plugins and warms the fork server up; takes a second or two.
-    pub async fn start(config: &WorkerConfig) -> Result<Self, Error> {
-        let plugins = Plugins::load(config).await?;
-        Self::with_plugins(config, plugins).await
-    }
+/// A fork server that is warm, for one supervisor after another.
+pub(crate) struct Warm {
+    fork_server: Arc<ForkServer>,
+    kind: SupervisorKind,
+    sensitive_names: String,
+    hostname: String,
+}
 
-    /// Starts with plugins that are loaded already.
-    pub async fn with_plugins(config: &WorkerConfig, plugins: Plugins) -> Result<Self, Error> {
-        let hostname = unique_hostname();
+impl Warm {
+    pub(crate) async fn start(config: &WorkerConfig) -> Result<Self, Error> {
+        let hostname = unique_hostname(None);
         let launch = Launch {
             python: config.python.clone(),
             script: config.python_files.join("fork_server.py"),
@@ -90,33 +91,66 @@ impl Supervisor {
             .get("AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES")
             .cloned()
             .unwrap_or_default();
+        Ok(Self {
+            fork_server: Arc::new(ForkServer::start(launch).await?),
+            kind: config.supervisor,
+            sensitive_names,
+            hostname,
+        })
+    }
+
+    /// A supervisor in a container that may be another one than where the fork server was started.
+    pub(crate) fn supervisor(
+        &self,
+        config: &WorkerConfig,
+        plugins: Plugins,
+        container: Option<&str>,
+        durable: Option<Arc<dyn Durable>>,
+    ) -> Result<Supervisor, Error> {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid())
             .ok()
             .flatten();
-        let fork_server = Arc::new(ForkServer::start(launch).await?);
-        let way = match config.supervisor {
-            SupervisorKind::Modalflow => Way::Own(Runners::new(Arc::clone(&fork_server))),
+        let way = match self.kind {
+            SupervisorKind::Modalflow => Way::Own(Runners::new(Arc::clone(&self.fork_server))),
             SupervisorKind::Airflow => Way::Airflows,
         };
         let shared = Shared {
-            fork_server,
+            fork_server: Arc::clone(&self.fork_server),
             bundle: Bundle {
                 name: config.bundle_name.clone(),
                 path: config.dags.clone(),
             },
-            api: ExecutionApi::new(&config.execution_api_url)?,
+            api: ExecutionApi::new(&config.execution_api_url)?.durably(durable),
             xcom_backend: plugins.xcom_backend,
             log_handler: plugins.log_handler,
             spool: spool(config),
             limits: Arc::new(config.limits.clone()),
-            sensitive_names,
-            hostname,
+            sensitive_names: self.sensitive_names.clone(),
+            hostname: match container {
+                Some(_) => unique_hostname(container),
+                None => self.hostname.clone(),
+            },
             user: user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name),
         };
-        Ok(Self {
+        Ok(Supervisor {
             shared: Box::new(shared),
             way,
         })
+    }
+}
+
+impl Supervisor {
+    /// Loads the plugins and warms the fork server up; takes a second or two.
+    pub async fn start(config: &WorkerConfig) -> Result<Self, Error> {
+        let plugins = Plugins::load(config).await?;
+        Self::with_plugins(config, plugins).await
+    }
+
+    /// Starts with plugins that are loaded already.
+    pub async fn with_plugins(config: &WorkerConfig, plugins: Plugins) -> Result<Self, Error> {
+        Warm::start(config)
+            .await?
+            .supervisor(config, plugins, None, None)
     }
 
     /// Runs one callback to its end and reports it. Cancelling ends it; then too there is an outcome.
@@ -231,9 +265,10 @@ fn spool(config: &WorkerConfig) -> PathBuf {
 }
 
 /// Containers share host names and have equal pids; the server tells tries apart by this name.
-fn unique_hostname() -> String {
-    let container = std::env::var("MODAL_TASK_ID")
-        .ok()
+fn unique_hostname(container: Option<&str>) -> String {
+    let container = container
+        .map(ToOwned::to_owned)
+        .or_else(|| std::env::var("MODAL_TASK_ID").ok())
         .filter(|id| !id.is_empty());
     let name = container
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())

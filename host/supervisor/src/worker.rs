@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use ciborium::Value;
 use modal_api::container::{Client, Input, Inputs, Outcome};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -229,10 +228,37 @@ async fn beat(client: Client, cancelled: mpsc::Sender<String>) {
 }
 
 async fn work(supervisor: &Supervisor, input: &Input, cancel: &CancellationToken) -> Outcome {
-    match read_workload(input) {
+    let ended = match read_workload(input) {
+        Ok(text) => work_on(supervisor, &text, cancel).await,
+        Err(reason) => Ended::Raised(reason),
+    };
+    match ended {
+        Ended::Returned(value) => match ciborium::Value::serialized(&value) {
+            Ok(value) => Outcome::Returned(value),
+            Err(error) => raised(error.to_string()),
+        },
+        Ended::Raised(reason) => raised(reason),
+        Ended::Cancelled => Outcome::Cancelled,
+    }
+}
+
+/// How the work on an input ended, in words that JSON and CBOR both have.
+pub(crate) enum Ended {
+    Returned(serde_json::Value),
+    Raised(String),
+    Cancelled,
+}
+
+/// Works on the text of one workload.
+pub(crate) async fn work_on(
+    supervisor: &Supervisor,
+    text: &str,
+    cancel: &CancellationToken,
+) -> Ended {
+    match Workload::from_json(text) {
         Ok(Workload::Task(workload)) => run_task(supervisor, *workload, cancel).await,
         Ok(Workload::Callback(workload)) => run_callback(supervisor, &workload, cancel).await,
-        Err(reason) => raised(reason),
+        Err(error) => Ended::Raised(crate::chain(&error)),
     }
 }
 
@@ -240,37 +266,37 @@ async fn run_task(
     supervisor: &Supervisor,
     workload: ExecuteTask,
     cancel: &CancellationToken,
-) -> Outcome {
+) -> Ended {
     let outcome = supervisor.run_task(workload, cancel.clone()).await;
     if cancel.is_cancelled() {
-        return Outcome::Cancelled;
+        return Ended::Cancelled;
     }
     if outcome.state.is_infrastructure_failure() {
-        return raised(format!(
+        return Ended::Raised(format!(
             "{}: {}",
             outcome.state.as_str(),
             outcome.detail.unwrap_or_default()
         ));
     }
-    Outcome::Returned(to_cbor(&outcome))
+    Ended::Returned(told(&outcome))
 }
 
 async fn run_callback(
     supervisor: &Supervisor,
     workload: &RunCallback,
     cancel: &CancellationToken,
-) -> Outcome {
+) -> Ended {
     let outcome = supervisor.run_callback(workload, cancel.clone()).await;
     if cancel.is_cancelled() {
-        return Outcome::Cancelled;
+        return Ended::Cancelled;
     }
     let state = match outcome {
         CallbackOutcome::Ran => "ran",
         CallbackOutcome::Failed { .. } => "failed",
         CallbackOutcome::AlreadyTaken => "already_taken",
-        CallbackOutcome::Broken { why } => return raised(why),
+        CallbackOutcome::Broken { why } => return Ended::Raised(why),
     };
-    Outcome::Returned(Value::Map(vec![(Value::from("state"), Value::from(state))]))
+    Ended::Returned(serde_json::json!({"state": state}))
 }
 
 fn raised(reason: String) -> Outcome {
@@ -292,7 +318,7 @@ async fn deliver(client: &Client, input: &Input, outcome: Outcome) {
     }
 }
 
-fn read_workload(input: &Input) -> Result<Workload, String> {
+fn read_workload(input: &Input) -> Result<String, String> {
     let (args, kwargs) = input.arguments().map_err(|error| error.to_string())?;
     let named = kwargs.into_iter().chain(
         args.into_iter()
@@ -302,22 +328,15 @@ fn read_workload(input: &Input) -> Result<Workload, String> {
     let text = named
         .filter_map(|(name, value)| (name.as_text() == Some("workload")).then_some(value))
         .find_map(|value| value.into_text().ok());
-    let text = text.ok_or("the input has no text `workload`")?;
-    Workload::from_json(&text).map_err(|error| crate::chain(&error))
+    text.ok_or_else(|| "the input has no text `workload`".to_owned())
 }
 
-fn to_cbor(outcome: &TaskOutcome) -> Value {
-    let mut entries = vec![
-        (Value::from("state"), Value::from(outcome.state.as_str())),
-        (
-            Value::from("exit"),
-            outcome.exit.map_or(Value::Null, Value::from),
-        ),
-    ];
+fn told(outcome: &TaskOutcome) -> serde_json::Value {
+    let mut told = serde_json::json!({"state": outcome.state.as_str(), "exit": outcome.exit});
     if let Some(detail) = &outcome.detail {
-        entries.push((Value::from("detail"), Value::from(detail.as_str())));
+        told["detail"] = detail.as_str().into();
     }
-    Value::Map(entries)
+    told
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -324,6 +324,7 @@ async fn deploy(told: &mut Told, builder: &str) -> String {
         timezone: "UTC".to_owned(),
     });
     let server = Code::Server(HttpServer {
+        class: None,
         port: 8080,
         proxy_regions: vec!["us-east".to_owned()],
         startup_timeout: Duration::from_secs(30),

@@ -250,6 +250,7 @@ async fn ask(client: &Client) {
         .unwrap();
     let image = self::image(client, &app_id, &environment.image_builder_version).await;
     let server = Code::Server(HttpServer {
+        class: None,
         port: 8080,
         proxy_regions: vec!["us-east".to_owned()],
         startup_timeout: Duration::from_secs(30),

@@ -23,7 +23,7 @@ pub(super) enum Value {
     Whole(i128),
     Fraction(f64),
     Text(String),
-    List,
+    List(Vec<Node>),
     Mapping(Vec<(String, Node)>),
 }
 
@@ -93,7 +93,7 @@ impl Value {
             Value::Truth(_) => "a truth value",
             Value::Whole(_) | Value::Fraction(_) => "a number",
             Value::Text(_) => "text",
-            Value::List => "a list",
+            Value::List(_) => "a list",
             Value::Mapping(_) => "keys",
         }
     }
@@ -106,7 +106,7 @@ impl fmt::Display for Value {
             Value::Whole(number) => write!(f, "{number}"),
             Value::Fraction(number) => write!(f, "{number}"),
             Value::Text(text) => write!(f, "{text:?}"),
-            Value::Null | Value::List | Value::Mapping(_) => f.write_str(self.kind()),
+            Value::Null | Value::List(_) | Value::Mapping(_) => f.write_str(self.kind()),
         }
     }
 }
@@ -173,8 +173,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Value, A::Error> {
-        while items.next_element::<Node>()?.is_some() {}
-        Ok(Value::List)
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element::<Node>()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {

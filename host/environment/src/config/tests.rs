@@ -53,9 +53,41 @@ worker: {supervisor: airflow}
 xcom:
   inline_bytes: 0
   max_bytes: 1000
-"), @r"
-Config { connection_string: Some(postgresql://u@db.example:5433/airflow), interval: 7s, parse_timeout: 500ms, parallelism: 3, task_timeout: 9s, callback_timeout: 300s, supervisor: Airflow, xcom_inline_bytes: 0, xcom_max_bytes: 1000 }
-");
+"), @r#"
+Config { placement: Local, modal: ModalConfig { environment: "", region: None, routing_region: "us-east", python_version: "3.12", image: None, airflow_python: None, requirements: None, image_commands: [], secrets: [], task_cpu: 0.5, task_memory: 512, tasks_per_container: 1, idle: 60s, memory_snapshot: true }, connection_string: Some(postgresql://u@db.example:5433/airflow), interval: 7s, parse_timeout: 500ms, parallelism: 3, task_timeout: 9s, callback_timeout: 300s, supervisor: Airflow, xcom_inline_bytes: 0, xcom_max_bytes: 1000 }
+"#);
+}
+
+#[test]
+fn every_key_of_modal_is_read() {
+    let text = "
+placement: modal
+database: {connection_string: 'postgresql://u:secret@db.example/airflow'}
+scheduler: {interval_seconds: 30}
+modal:
+  environment: staging
+  region: eu-west
+  routing_region: eu-west
+  python_version: 3.10
+  image: registry.example/airflow:3.3.2
+  airflow_python: /opt/python
+  requirements: more.txt
+  image_commands: ['apt-get install -y git', 'echo 1']
+  secrets: [warehouse]
+  task_cpu: 2
+  task_memory: 1024
+  tasks_per_container: 4
+  idle_seconds: 20
+  memory_snapshot: false
+";
+    let config = Config::parse(text, "config.yaml").unwrap();
+    assert_eq!(config.placement, Placement::Modal);
+    insta::assert_snapshot!(format!("{:?}", config.modal), @r#"ModalConfig { environment: "staging", region: Some("eu-west"), routing_region: "eu-west", python_version: "3.10", image: Some("registry.example/airflow:3.3.2"), airflow_python: Some("/opt/python"), requirements: Some("more.txt"), image_commands: ["apt-get install -y git", "echo 1"], secrets: ["warehouse"], task_cpu: 2.0, task_memory: 1024, tasks_per_container: 4, idle: 20s, memory_snapshot: false }"#);
+    // What containers read says the same of all that concerns them.
+    let there = Config::parse(&config.for_containers(), "settings").unwrap();
+    assert_eq!(there.interval, config.interval);
+    assert_eq!(there.modal.tasks_per_container, 4);
+    assert!(!config.for_containers().contains("secret"));
 }
 
 #[test]
@@ -83,6 +115,15 @@ fn mistakes_are_answered_with_place_and_remedy() {
         "database:\n  connection_string: localhost\n",
         "database:\n  connection_string: 'postgresql://u:secret@h:port/d'\n",
         "database:\n  connection_string: [secret]\n",
+        "placement: cloud\n",
+        "placment: modal\n",
+        "placement: modal\n",
+        "modal:\n  task_cpus: 1\n",
+        "modal:\n  python_version: '3.9'\n",
+        "modal:\n  secrets: warehouse\n",
+        "modal:\n  task_memory: 1\n",
+        "placement: modal\ndatabase:\n  connection_string: postgresql://u:secret@h/d\nworker:\n  supervisor: airflow\n",
+        "placement: modal\ndatabase:\n  connection_string: postgresql://u:secret@h/d\nscheduler:\n  interval_seconds: 1\n",
     ];
     let answers: Vec<String> = cases.iter().map(|text| answer(text)).collect();
     let answers = answers.join("\n\n");
@@ -128,7 +169,7 @@ fn mistakes_are_answered_with_place_and_remedy() {
     hint: write `section:`, and below it its keys indented by two spaces
 
     read config.yaml, line 2: unknown key "scheduler.qqqq"
-    hint: the keys are database.connection_string, scheduler.interval_seconds, scheduler.parse_timeout_seconds, executor.parallelism, executor.task_timeout, executor.callback_timeout, worker.supervisor, xcom.inline_bytes, xcom.max_bytes
+    hint: the keys are placement, database.connection_string, scheduler.interval_seconds, scheduler.parse_timeout_seconds, executor.parallelism, executor.task_timeout, executor.callback_timeout, worker.supervisor, xcom.inline_bytes, xcom.max_bytes, modal.environment, modal.region, modal.routing_region, modal.python_version, modal.image, modal.airflow_python, modal.requirements, modal.image_commands, modal.secrets, modal.task_cpu, modal.task_memory, modal.tasks_per_container, modal.idle_seconds, modal.memory_snapshot
 
     read config.yaml, line 2: unclosed bracket '[' at line 2, column 20
     hint: the file is YAML: sections, and below each its keys indented by two spaces
@@ -153,5 +194,32 @@ fn mistakes_are_answered_with_place_and_remedy() {
 
     read config.yaml, line 2: database.connection_string: expected a postgresql:// URL, found a list
     hint: for example `connection_string: postgresql://user:password@host:5432/airflow`
+
+    read config.yaml, line 1: placement: expected local or modal, found "cloud"
+    hint: for example `placement: modal`
+
+    read config.yaml, line 1: unknown key "placment"
+    hint: did you mean placement?
+
+    read config.yaml: database.connection_string: placement modal needs a Postgres that Modal's containers can reach; the embedded one is on this machine alone
+    hint: set database.connection_string to a Postgres of yours (Neon, RDS, …): postgresql://user:password@host:5432/airflow
+
+    read config.yaml, line 2: unknown key "modal.task_cpus"
+    hint: did you mean modal.task_cpu?
+
+    read config.yaml, line 2: modal.python_version: expected 3.10, 3.11, 3.12 or 3.13, found "3.9"
+    hint: for example `python_version: "3.12"`
+
+    read config.yaml, line 2: modal.secrets: expected a list of texts, found "warehouse"
+    hint: for example `secrets: [my-warehouse]`
+
+    read config.yaml, line 2: modal.task_memory: expected a whole number from 128 to 344064, found 1
+    hint: for example `task_memory: 512`
+
+    read config.yaml: worker.supervisor: Airflow's own supervisor can't make a Modal volume durable before it reports a task's end
+    hint: leave the key out: modalflow's supervisor runs tasks on Modal
+
+    read config.yaml: scheduler.interval_seconds: each tick is a call of a function there
+    hint: 5 is the least with placement modal; a finished task asks for a tick at once anyhow
     "#);
 }

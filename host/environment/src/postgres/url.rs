@@ -85,6 +85,22 @@ impl ConnectionString {
         format!("postgresql+asyncpg://{authority}{mark}{}", kept.join("&"))
     }
 
+    /// Whether only this machine can follow it: a Unix socket, or an address of the loopback interface.
+    pub fn is_local(&self) -> bool {
+        let Ok(options) = self.url().parse::<sqlx::postgres::PgConnectOptions>() else {
+            return false;
+        };
+        let host = options.get_host();
+        options.get_socket().is_some()
+            || host.is_empty()
+            || host.starts_with('/')
+            || host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
+    }
+
     /// Where it leads, without the password: for messages.
     pub fn place(&self) -> String {
         let (authority, query) = self.rest.split_once('?').unwrap_or((&self.rest, ""));
@@ -118,6 +134,24 @@ fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_only_this_machine_can_follow_is_known() {
+        for (url, is_local) in [
+            ("postgresql://u:p@db.example:5432/d", false),
+            ("postgresql://u:p@10.0.0.7/d", false),
+            ("postgresql://localhost/d", true),
+            ("postgresql://u@127.0.0.1:55432/d", true),
+            ("postgresql://u@[::1]/d", true),
+            ("postgresql://u@localhost/d?host=/run/postgresql", true),
+        ] {
+            assert_eq!(
+                ConnectionString::parse(url).unwrap().is_local(),
+                is_local,
+                "{url}"
+            );
+        }
+    }
 
     #[test]
     fn one_database_three_readers_and_no_password_in_messages() {

@@ -17,7 +17,7 @@ mod installer;
 mod interpreter;
 
 /// Airflow 3.3.2, its dependencies, the drivers for Postgres: names, versions, hashes.
-const LOCK: &str = include_str!("../../../python/requirements/airflow.txt");
+pub const LOCK: &str = include_str!("../../../python/requirements/airflow.txt");
 /// uv itself, where it is not on PATH.
 const UV_LOCK: &str = include_str!("../../../python/requirements/uv.txt");
 
@@ -42,6 +42,9 @@ pub struct PythonEnv {
 ///
 /// It is made where it stays, as its scripts name their own place, and counts only once `modalflow.json` is in it.
 pub async fn ensure(home: &Home, progress: &dyn Progress) -> Result<PythonEnv> {
+    if let Some(given) = home.given_python() {
+        return Ok(given.clone());
+    }
     let wanted = std::env::var_os("MODALFLOW_PYTHON").map(PathBuf::from);
     if let Some(found) = find(home, wanted.as_deref()) {
         return Ok(found);

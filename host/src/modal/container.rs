@@ -1,0 +1,224 @@
+//! What the functions of an environment do in their containers: one tick, the Execution API, the worker beside Modal's runtime.
+//!
+//! A container is known by the socket of its runtime: calls of Modal's API go through it and need no token.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use environment::Environment;
+use environment::container::Settings;
+use modal_api::{Client, Credentials, Resources};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::blueprint::{VOLUME, worker_secret_name};
+use crate::executor::{Deployed, Watch};
+use crate::house::{self, House};
+use crate::local;
+use crate::serve::{self, Until, Wake};
+use crate::tick;
+
+/// The function that ticks.
+pub(crate) const SCHEDULER_TICK: &str = "scheduler_tick";
+/// The server that workers report to.
+pub(crate) const EXECUTION_API: &str = "execution_api";
+/// The server with the UI.
+pub(crate) const AIRFLOW_UI: &str = "airflow_ui";
+/// The longest that a tick stays for what waits in the triggerer.
+const LONGEST_STAY: Duration = Duration::from_secs(240);
+/// The longest that a tick works at what is due; the rest is the next one's.
+const LONGEST_WORK: Duration = Duration::from_secs(200);
+/// Between two wishes for a tick: what ends together asks for one.
+const PAUSE: Duration = Duration::from_millis(500);
+/// After a wish that could not be sent.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a function can't do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    House(#[from] house::Error),
+    #[error(transparent)]
+    Tick(#[from] tick::Error),
+    #[error(transparent)]
+    Metadata(#[from] metadata::Error),
+    #[error(transparent)]
+    Local(#[from] local::Error),
+    #[error(transparent)]
+    Worker(#[from] supervisor::Error),
+    #[error("serve the UI: the api-server ended by itself\n{0}")]
+    UiEnded(String),
+    #[error("listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The caller's side of Modal's API, as this container.
+pub(crate) fn client() -> Result<Client, modal_api::Error> {
+    let url = std::env::var("MODAL_SERVER_URL")
+        .map_err(|_| modal_api::Error::NotInContainer("MODAL_SERVER_URL"))?;
+    Client::connect(url.parse()?, Credentials::container())
+}
+
+/// What variants of `run_task` keep of it.
+pub(crate) fn deployed(environment: &Environment, settings: &Settings) -> Deployed {
+    let modal = &environment.config().modal;
+    let mut secrets = vec![worker_secret_name(environment.name())];
+    secrets.extend(modal.secrets.iter().cloned());
+    Deployed {
+        app: settings.app.clone(),
+        secrets,
+        volumes: BTreeMap::from([(VOLUME.to_owned(), settings.volume.clone())]),
+        resources: Resources {
+            cpu: Some(modal.task_cpu),
+            memory_mib: Some(modal.task_memory),
+            ..Resources::default()
+        },
+        ..Deployed::default()
+    }
+}
+
+/// Ticks until nothing is due. While something waits in the triggerer it stays until the next call of the schedule.
+pub(crate) async fn tick(
+    environment: Environment,
+    progress: &dyn environment::Progress,
+) -> Result<tick::Report, Error> {
+    let house = House::open(environment, progress).await?;
+    let wake = Wake::default();
+    let mut watch = Watch::new(Arc::clone(&house.executor), wake.asker());
+    let mut total = tick::Report::default();
+    // Nobody has watched since the last tick.
+    let mut db = house.pool.acquire().await.map_err(metadata::Error::from)?;
+    let open = metadata::dispatch::open_calls(&mut db).await?;
+    drop(db);
+    watch.look(open).await;
+    let late = Box::pin(tokio::time::sleep(LONGEST_WORK));
+    serve::run(
+        &house,
+        &mut watch,
+        &wake,
+        Until::Settled(late),
+        &mut |report| {
+            total.add(report);
+        },
+    )
+    .await?;
+    let waiting =
+        total.task_instances_deferred + total.asset_watchers + total.callbacks_in_triggerer;
+    if waiting > 0 {
+        let stay = house.environment.config().interval.min(LONGEST_STAY);
+        let over = Box::pin(tokio::time::sleep(stay));
+        serve::run(
+            &house,
+            &mut watch,
+            &wake,
+            Until::Told(over),
+            &mut |report| {
+                total.add(report);
+            },
+        )
+        .await?;
+    }
+    Ok(total)
+}
+
+/// Answers the Execution API until `told`. Each commit that ends something asks for a tick.
+pub(crate) async fn execution_api(
+    environment: Environment,
+    address: SocketAddr,
+    told: impl Future<Output = ()>,
+    progress: &dyn environment::Progress,
+) -> Result<(), Error> {
+    let house = House::open(environment, progress).await?;
+    let listener =
+        std::net::TcpListener::bind(address).map_err(|source| Error::Listen { address, source })?;
+    let bell = Arc::new(Notify::new());
+    let asking = tokio::spawn(ask_for_ticks(house.executor.clone(), Arc::clone(&bell)));
+    let closing = CancellationToken::new();
+    let wake = move || bell.notify_one();
+    let api = local::serve_api(&house, listener, Arc::new(wake), closing.clone()).await?;
+    told.await;
+    closing.cancel();
+    // Requests in progress end or are repeated by their worker.
+    let _ = tokio::time::timeout(local::DRAIN, api).await;
+    asking.abort();
+    house.pool.close().await;
+    Ok(())
+}
+
+/// Calls the function that ticks when it is wished for, and not more often than makes sense.
+async fn ask_for_ticks(executor: Arc<crate::executor::Executor>, bell: Arc<Notify>) {
+    loop {
+        bell.notified().await;
+        while let Err(error) = executor.call_plainly(SCHEDULER_TICK, Uuid::new_v4()).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot ask for a tick"
+            );
+            tokio::time::sleep(RETRY).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Serves the real UI until `told`. Its password goes to nobody's log.
+pub(crate) async fn ui(
+    environment: &Environment,
+    address: SocketAddr,
+    told: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let url = address_of(environment, AIRFLOW_UI).await?;
+    let mut ui =
+        environment::ui::serve_at(environment, address, url, &environment::progress::Silent)
+            .await
+            .map_err(house::Error::from)?;
+    let ended = tokio::select! {
+        () = told => false,
+        () = ui.ended() => true,
+    };
+    let log = ui.log.clone();
+    ui.stop().await;
+    if ended {
+        let said = std::fs::read_to_string(log).unwrap_or_default();
+        let last: Vec<&str> = said.lines().rev().take(8).collect();
+        let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+        return Err(Error::UiEnded(last));
+    }
+    Ok(())
+}
+
+/// Where a server of the environment's app is reached.
+pub(crate) async fn address_of(environment: &Environment, function: &str) -> Result<String, Error> {
+    let app = environment.container().map_or("", |settings| &settings.app);
+    let found = async {
+        let handle = client()?.function_get(app, function, "").await?;
+        match handle.web_url {
+            url if url.is_empty() => Err(modal_api::Error::Unexpected(format!(
+                "{function} has no address"
+            ))),
+            url => Ok(url),
+        }
+    };
+    found
+        .await
+        .map_err(|error| house::Error::Modal(error).into())
+}
+
+/// Runs tasks that Modal's runtime hands over at a socket.
+pub(crate) async fn worker(
+    environment: &Environment,
+    socket: &Path,
+    progress: &dyn environment::Progress,
+) -> Result<(), Error> {
+    let mut config = local::worker_config(environment, progress).await?;
+    config.limits.concurrent_tasks = environment.config().modal.tasks_per_container as usize;
+    supervisor::bridge::run(config, socket).await?;
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! What goes wrong on the way to Modal, told with what to do about it; and that a second `create` completes a first one.
+
+use std::path::Path;
+
+use support::{Ran, modalflow};
+
+use crate::cloud::{Cloud, Environment};
+
+#[test]
+fn mistakes_are_told_before_anything_is_made() {
+    let cloud = Cloud::start();
+    let name = Environment::unique();
+    let here = Environment::prepare(&cloud, &name, "modal:\n  secrets: [warehouse]");
+    let create = |change: &dyn Fn(&mut std::process::Command)| {
+        let mut command = modalflow(["create", "--env", &name, "--config"]);
+        command.arg(&here.config);
+        cloud.with_token(&mut command);
+        change(&mut command);
+        let ran = Ran::of(command);
+        let database = here.database.name.clone();
+        format!("{:?} {}", ran.code, ran.stderr.trim_end())
+            .replace(&name, "NAME")
+            .replace(&database, "DATABASE")
+    };
+    let mut told = vec![
+        // Modal itself is far away from this machine's Postgres.
+        create(&|command| {
+            command.env("MODAL_SERVER_URL", "https://api.modal.example");
+        }),
+        create(&|command| {
+            command.env("MODAL_TOKEN_SECRET", "as-wrong");
+        }),
+        create(&|command| cloud.without_token(command)),
+        create(&|command| {
+            command.env("MODAL_ENVIRONMENT", "nowhere");
+        }),
+    ];
+    assert!(!told.join("\n").contains("as-wrong"));
+    let (code, known) = {
+        let ran = here.run(&["env", "list", "--output", "plain"]);
+        (ran.code, ran.stdout)
+    };
+    assert_eq!(code, Some(0));
+    assert!(!known.contains(&name), "something was made: {known}");
+
+    // A Secret that tasks shall get is not there: the local half is made, nothing is published.
+    told.push(create(&|_| ()));
+    assert_eq!(
+        cloud
+            .modal(&["app", "list", "--json"], Path::new("/"))
+            .matches("deployed")
+            .count(),
+        0
+    );
+    let _ = cloud.modal(&["secret", "create", "warehouse", "A=b"], Path::new("/"));
+    let completed = here.create(&[]);
+    assert_eq!(completed.code, Some(0), "{completed}");
+
+    let filters = [
+        (r"http://127\.0\.0\.1:\d+", "http://EMULATOR"),
+        (r"127\.0\.0\.1:\d+", "POSTGRES"),
+        (r"localhost:\d+", "POSTGRES"),
+        (r"/tmp/[^ ]*", "PATH"),
+    ];
+    insta::with_settings!({filters => filters}, {
+        insta::assert_snapshot!(told.join("\n\n"), @"
+        Some(1) error: deploy to Modal: its containers can't reach the database at postgresql://postgres@POSTGRES/DATABASE, an address of this machine alone
+        hint: set database.connection_string to a Postgres that is reached from outside; only with an emulator on this machine (MODAL_SERVER_URL) a local one will do
+
+        Some(1) error: not signed in: the token is not this emulator's; hint: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what it printed when it started
+        hint: the token is wrong, expired or of another workspace; check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or the profile in ~/.modal.toml (`modal token info` shows which one counts)
+
+        Some(1) error: not signed in: no token; hint: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what the emulator printed when it started
+        hint: the token is wrong, expired or of another workspace; check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or the profile in ~/.modal.toml (`modal token info` shows which one counts)
+
+        Some(1) error: no app 'modalflow-NAME' in environment 'nowhere': environment 'nowhere' not found
+        hint: make it (modal environment create nowhere), or leave it out
+        hint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one
+
+        Some(1) create app modalflow-NAME: it is not there
+        create volume airflow-vol-NAME: it is not there
+        create dict airflow-state-NAME: it is not there
+        create secret airflow-secrets-NAME: it is not there
+        create secret airflow-worker-NAME: it is not there
+        create image apache/airflow:3.3.2-python3.12: the app is not deployed
+        create function scheduler_tick: the app is not deployed
+        create function run_task: the app is not deployed
+        create function execution_api: the app is not deployed
+        create function airflow_ui: the app is not deployed
+        error: no secret 'warehouse': Secret 'warehouse' not found in environment 'main'
+        hint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one
+        ");
+    });
+}
+
+#[test]
+fn an_image_that_fails_to_build_shows_the_end_of_its_log_and_can_be_mended() {
+    let cloud = Cloud::start();
+    let name = Environment::unique();
+    // A newline would end the instruction; a mount of a build is what the emulator can't do.
+    let here = Environment::prepare(&cloud, &name, "modal:\n  image: \"debian\\nRNU make\"");
+    let failed = here.create(&[]);
+    assert_eq!(failed.code, Some(1), "{failed}");
+    assert!(failed.stderr.contains("build the image"), "{failed}");
+    assert!(
+        failed.stderr.contains("unknown instruction: RNU"),
+        "{failed}"
+    );
+    assert_eq!(
+        cloud
+            .modal(&["app", "list", "--json"], Path::new("/"))
+            .matches("\"deployed\"")
+            .count(),
+        0
+    );
+
+    let text = std::fs::read_to_string(&here.config).unwrap();
+    std::fs::write(&here.config, text.replace("debian\\nRNU make", "debian")).unwrap();
+    let mended = here.create(&[]);
+    assert_eq!(mended.code, Some(0), "{mended}");
+}

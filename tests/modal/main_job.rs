@@ -1,0 +1,178 @@
+//! The main job, on Modal: deploy, bring a DAG in, run it to success in Modal's own container runtime, look at what it left.
+
+use std::path::Path;
+
+use regex::Regex;
+use serde_json::json;
+
+use crate::cloud::{Cloud, Environment};
+
+const DAG: &str = r#"
+import json, os
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def on_modal():
+    @task
+    def first():
+        print("a line from a container")
+        return list(range(5))
+
+    @task
+    def large(numbers):
+        return "x" * 20_000 + str(sum(numbers))
+
+    @task
+    def last(text):
+        # A task's whole environment, for whoever looks for what should not be in it.
+        print("ENVIRONMENT " + json.dumps(dict(os.environ)))
+        return len(text)
+
+    last(large(first()))
+
+on_modal()
+"#;
+
+#[test]
+fn a_dag_runs_to_success_and_leaves_nothing() {
+    let cloud = Cloud::start();
+    let name = Environment::unique();
+    let here = Environment::prepare(
+        &cloud,
+        &name,
+        "scheduler: {interval_seconds: 20}\nmodal:\n  idle_seconds: 30",
+    );
+    let _ = here.create(&[]).ok();
+
+    let file = cloud.folder.path().join("on_modal.py");
+    std::fs::write(&file, DAG).unwrap();
+    here.upload(&file);
+    let (run_id, state) = here.trigger("on_modal");
+    let tasks = here.run(&["tasks", "list", "--dag-id", "on_modal"]);
+    assert_eq!(
+        state,
+        "success",
+        "{tasks}\n{}",
+        here.log("on_modal", "first")
+    );
+
+    let log = here.log("on_modal", "first");
+    assert!(log.contains("a line from a container"), "{log}");
+    let xcom = |task: &str| {
+        here.run(&["xcom", "get", "--dag-id", "on_modal", "--task-id", task])
+            .json()
+    };
+    assert_eq!(xcom("first"), json!([0, 1, 2, 3, 4]));
+    // Too large for the row: it lies on the volume.
+    assert_eq!(xcom("large").as_str().unwrap().len(), 20_002);
+    assert_eq!(xcom("last"), json!(20_002));
+    no_secret_reaches_a_task(&here, &here.log("on_modal", "last"));
+    successors_start_at_once(&here, &run_id);
+
+    let said = here.create(&[]);
+    assert!(said.stderr.contains("nothing to change"), "{said}");
+
+    let said = here.destroy().stderr;
+    for line in [
+        "stopped app",
+        "deleted volume",
+        "deleted dict",
+        "deleted secret",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert!(
+        said.contains("Airflow's own tables there were left as they are"),
+        "{said}"
+    );
+    for kind in ["volume", "dict", "secret"] {
+        let left = cloud.modal(&[kind, "list", "--json"], Path::new("/"));
+        assert!(!left.contains(&name), "{left}");
+    }
+}
+
+/// Neither the database nor a key nor a token: not the names of the variables, and not what they say.
+fn no_secret_reaches_a_task(here: &Environment<'_>, log: &str) {
+    let line = log
+        .lines()
+        .find(|line| line.contains("ENVIRONMENT "))
+        .unwrap_or_else(|| panic!("{log}"));
+    let shown = here.run(&["env", "show", "--output", "json"]).json();
+    let root = Path::new(shown["root"].as_str().unwrap()).to_owned();
+    let secrets: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(root.join("secrets.json")).unwrap()).unwrap();
+    let mut forbidden: Vec<String> = secrets
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|secret| secret.as_str().unwrap().to_owned())
+        .collect();
+    forbidden.push(here.database.url.clone());
+    forbidden.push(here.database.name.clone());
+    for name in ["MODALFLOW_KEYS", "FERNET", "JWT_SECRET", "MODAL_TOKEN"] {
+        forbidden.push(name.to_owned());
+    }
+    for word in forbidden {
+        assert!(!line.contains(&word), "a task sees {word}");
+    }
+}
+
+/// A task's end asks for a tick: nobody waited for the schedule's next one.
+fn successors_start_at_once(here: &Environment<'_>, run_id: &str) {
+    let waited: Vec<f64> = here.cloud.runtime.block_on(async {
+        sqlx::query_scalar(
+            "SELECT extract(epoch FROM after.queued_dttm - before.end_date)::float8 \
+             FROM task_instance before, task_instance after \
+             WHERE before.run_id = $1 AND after.run_id = $1 \
+             AND (before.task_id, after.task_id) IN (('first', 'large'), ('large', 'last'))",
+        )
+        .bind(run_id)
+        .fetch_all(&here.database.pool)
+        .await
+        .unwrap()
+    });
+    assert_eq!(waited.len(), 2);
+    assert!(
+        waited.iter().any(|seconds| *seconds < 15.0),
+        "successors waited for {waited:?} s"
+    );
+}
+
+#[test]
+fn the_plan_says_what_changes_and_changes_nothing() {
+    let cloud = Cloud::start();
+    let name = Environment::unique();
+    let here = Environment::prepare(&cloud, &name, "modal:");
+    let filter = |text: String| {
+        Regex::new(&name)
+            .unwrap()
+            .replace_all(&text, "NAME")
+            .into_owned()
+    };
+    let first = here.create(&["--plan"]).ok();
+    insta::assert_snapshot!("first", filter(first));
+    assert_eq!(
+        cloud
+            .modal(&["app", "list", "--json"], Path::new("/"))
+            .trim(),
+        "[]"
+    );
+
+    let _ = here.create(&[]).ok();
+    let again = here.create(&["--plan", "--output", "plain"]).ok();
+    insta::assert_snapshot!("again", filter(again));
+
+    let text = std::fs::read_to_string(&here.config).unwrap();
+    std::fs::write(&here.config, text + "  task_memory: 1024\n").unwrap();
+    let changed = here.create(&["--plan", "--output", "plain"]).ok();
+    insta::assert_snapshot!("changed", filter(changed));
+
+    // The official command line sees what was deployed.
+    let apps = cloud.modal(&["app", "list"], Path::new("/"));
+    assert!(apps.contains(&format!("modalflow-{name}")), "{apps}");
+    let history = cloud.modal(
+        &["app", "history", &format!("modalflow-{name}")],
+        Path::new("/"),
+    );
+    assert!(history.contains("v1"), "{history}");
+}
