@@ -40,6 +40,41 @@ make_modal_python() {
     cp "$lock" "$at/installed.txt"
 }
 
+# Sets hybrid_python: Airflow of the test home, Modal's client and hatchling, for the package of an existing Airflow.
+make_hybrid_python() {
+    local theirs
+
+    make_python hybrid "$test_python" "$repository/tests/hybrid/requirements/tools.txt"
+    hybrid_python=$made_python
+    theirs=$("$test_python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo "$theirs" >"$("$hybrid_python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/airflow.pth"
+}
+
+# Sets airflow_2_python: Airflow 2.11 and Modal's client.
+make_airflow_2_python() {
+    make_python airflow-2 "$test_python" "$repository/tests/hybrid/requirements/airflow-2.11.txt"
+    airflow_2_python=$made_python
+}
+
+# make_python NAME PYTHON LOCK: sets made_python, with pip and what the lock names.
+make_python() {
+    local at=$setup/$1 uv
+
+    made_python=$at/bin/python
+    cmp -s "$3" "$at/installed.txt" && return
+    say "Installing $(basename "$3" .txt) for tests (once, up to a minute)"
+    rm -rf "$at"
+    uv=$(command -v uv || find "$test_home/python" -maxdepth 3 -path '*/uv-*/bin/uv' -print -quit)
+    if [ -n "$uv" ]; then
+        "$uv" venv --quiet --seed --python "$2" "$at"
+        "$uv" pip install --quiet --python "$made_python" --require-hashes --requirement "$3"
+    else
+        "$2" -m venv "$at"
+        "$made_python" -m pip install --quiet --require-hashes --requirement "$3"
+    fi
+    cp "$3" "$at/installed.txt"
+}
+
 # json KEY FILE: the value at KEY (parts joined by dots); nothing where there is none.
 json() {
     python3 - "$1" "$2" <<'PYTHON'

@@ -63,6 +63,12 @@ pub(super) enum Command {
     /// Look at XComs
     #[command(subcommand)]
     Xcom(XcomCommand),
+    /// Start, follow and cancel calls on Modal for the executor of another Airflow; started by the Python package `modalflow`
+    ///
+    /// Serves gRPC (host/executor-api/proto) on a unix socket and ends with the process that started it. Where Modal is and as whom
+    /// comes from Modal's own variables and file.
+    #[command(hide = true)]
+    Executor(ExecutorArguments),
     /// Run tasks that the executor hands out; started by the emulator, or beside Modal's container runtime
     #[command(hide = true)]
     Worker(WorkerArguments),
@@ -393,6 +399,28 @@ pub(super) struct XcomArguments {
     /// The key
     #[arg(short, long, default_value = "return_value")]
     pub(super) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecutorArguments {
+    /// The unix socket to serve at, in a folder that is the caller's alone
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: PathBuf,
+    /// The process to end with
+    #[arg(long, value_name = "PID")]
+    pub(super) parent: u32,
+    /// The deployed app
+    #[arg(long, value_name = "NAME")]
+    pub(super) app: String,
+    /// Its function that runs workloads
+    #[arg(long, value_name = "NAME")]
+    pub(super) function: String,
+    /// Modal's environment; without it the one of Modal's own settings
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(super) environment: String,
+    /// What the function was deployed with, as an `executor_config`: cpu, memory, gpu, secrets, volumes
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub(super) deployed: String,
 }
 
 fn date(text: &str) -> Result<DateTime<Utc>, String> {

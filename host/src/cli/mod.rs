@@ -9,6 +9,7 @@ mod dags;
 mod deploy;
 mod emulator;
 mod environments;
+mod executor;
 mod exit;
 mod logs;
 mod output;
@@ -74,6 +75,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Xcom(XcomCommand::Get(arguments)) => xcom::get(arguments).await,
         Command::Worker(arguments) => worker::worker(arguments).await,
         Command::ExecutionApi(arguments) => worker::execution_api(arguments).await,
+        Command::Executor(arguments) => executor::executor(arguments).await,
         Command::PostgresKeeper(arguments) => worker::postgres_keeper(arguments).await,
     }
 }

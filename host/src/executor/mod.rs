@@ -16,6 +16,7 @@ use variant::Functions;
 
 pub use fate::Fate;
 pub use variant::{Deployed, function_name};
+pub(crate) use variant::{resources, variant};
 pub use watch::{Observation, Watch};
 
 /// Spawns that are under way at once.

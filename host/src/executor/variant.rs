@@ -121,7 +121,8 @@ async fn function(
         })
 }
 
-async fn variant(
+/// What a task's wishes make of the function. Modal replaces whole lists, so what was deployed is named again.
+pub(crate) async fn variant(
     client: &Client,
     deployed: &Deployed,
     config: &ExecutorConfig,
@@ -149,7 +150,8 @@ async fn variant(
     })
 }
 
-fn resources(base: &Resources, config: &ExecutorConfig) -> Resources {
+/// A deployment's resources with a task's own in their place.
+pub(crate) fn resources(base: &Resources, config: &ExecutorConfig) -> Resources {
     let mut resources = base.clone();
     if let Some(cpu) = config.cpu {
         (resources.cpu, resources.cpu_limit) = (Some(cpu.request), cpu.limit);

@@ -1,0 +1,457 @@
+"""The executor's cases, against the emulator; against Modal itself with MODALFLOW_TEST_LIVE=1 and a token.
+
+    python -m unittest            in this folder, with Airflow, modal and modalflow installed
+
+Faults of earlier executors of this kind, and the case that shows that they are none of this one:
+
+  1 slots of failed starts are lost      StartCase.test_a_start_that_fails_gives_its_slot_back
+  2 no `team_name`                       SettingsCase.test_a_team_has_its_own_executor
+  3 `executor_config` is ignored         OptionsCase
+  4 no `revoke_task`                     TakenBackCase.test_a_revoked_task_leaves_nothing
+  5 the call is forgotten                AdoptionCase, LogCase, TakenBackCase
+  6 a request a task in each heartbeat   HeartbeatCase
+  7 a lost task waits for ever           EndCase.test_a_container_that_dies_is_a_failure, test_a_call_that_modal_forgot_is_a_failure
+  8 keys joined by colons                StartCase.test_ids_with_colons_are_kept_apart
+  9 the token shows in the command line  test_worker.py
+ 10 all output is stored a second time   test_worker.py
+ 11 no log of a running task             LogCase
+ 12 no packages, secrets, resources      test_deploy.py
+ 13 a parallelism of its own             SettingsCase.test_parallelism_is_airflows
+ 14 caches are uploaded                  test_deploy.py
+ 15 a changed DAG builds an image        test_deploy.py
+ 16 tasks run as root                    test_deploy.py, test_worker.py
+ 17 failures are not tested              all of these
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unittest
+from types import SimpleNamespace
+
+from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, key_of, starts, wait
+
+from airflow.configuration import conf as airflow_conf
+from airflow.models.taskinstancekey import TaskInstanceKey
+
+from modalflow.executor.modal_executor import AIRFLOW_VERSION, ModalExecutor
+
+
+def setUpModule():
+    Modal.start()
+
+
+class StartCase(Case):
+    def test_the_workload_is_what_the_function_gets(self):
+        executor = self.executor()
+        key = self.queue(executor, "succeed")
+        (call,) = executor.calls.values()
+        sent = json.loads(call.payload)
+        if IS_AIRFLOW_2:
+            self.assertEqual(sent["command"], ["airflow", "tasks", "run", "probe", "succeed", key.run_id, "--local"])
+        else:
+            self.assertEqual(sent["server"], "https://airflow.example.com/execution/")
+            self.assertEqual(json.loads(sent["workload"])["ti"]["run_id"], key.run_id)
+            self.assertEqual(json.loads(sent["workload"])["token"], TOKEN)
+        self.assertEqual(self.end_of(executor, key), ["success"])
+
+    def test_a_task_is_started_once(self):
+        executor = self.executor()
+        key = self.queue(executor, "succeed")
+        self.assertEqual(self.end_of(executor, key), ["success"])
+        self.assertEqual(starts(key), 1)
+
+    def test_a_task_is_started_once_though_the_host_is_killed_meanwhile(self):
+        executor = self.executor()
+        keys = [self.queue(executor, "slow") for _ in range(6)]
+        for _ in range(3):
+            wait(lambda: executor.line._process is not None and executor.line._stub is not None, "a host")
+            os.kill(executor.line._process.process.pid, signal.SIGKILL)
+            time.sleep(0.3)
+        self.assertEqual(self.end_of(executor, *keys), ["success"] * 6)
+        self.assertEqual([starts(key) for key in keys], [1] * 6)
+        self.assert_idle(executor)
+
+    def test_a_start_that_fails_gives_its_slot_back(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__APP_NAME"] = f"{APP}-gone"
+        self.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__APP_NAME", APP)
+        executor = self.executor(start=False)
+        keys = [self.queue(executor, "succeed") for _ in range(5)]
+        self.assertEqual(self.end_of(executor, *keys), ["failed"] * 5)
+        self.assertIn("could not be started on Modal", self.info(keys[0]))
+        self.assert_idle(executor)
+
+    def test_ids_with_colons_are_kept_apart(self):
+        executor = self.executor()
+        one = self.queue(executor, "succeed", key=TaskInstanceKey("a:b", "succeed", "c:1", 1, -1))
+        other = self.queue(executor, "exit_1", key=TaskInstanceKey("a", "exit_1", "b:c:1", 1, -1))
+        self.assertEqual(self.end_of(executor, one, other), ["success", "failed"])
+
+    @unittest.skipIf(AIRFLOW_VERSION < (3, 2), "only newer schedulers assign ids")
+    def test_the_id_that_the_scheduler_committed_names_the_call(self):
+        executor = self.executor()
+        assigned = "6a1f6c1e-3f4f-4f6e-9d0e-2f2d7f1f2a11"
+        key = self.queue(executor, "succeed", assigned=assigned)
+        self.assertEqual(list(executor.calls), [assigned])
+        self.assertEqual(self.end_of(executor, key), ["success"])
+
+    def test_a_deferred_task_that_goes_on_is_not_ended_by_its_first_half(self):
+        executor = self.executor()
+        key = self.queue(executor, "slow")
+        self.call_id(executor, key)
+        again = self.queue(executor, "slow", key=key)
+        self.assertEqual(self.end_of(executor, again), ["success"])
+        self.assertEqual(self.states(key).count("success"), 1)
+        self.until(executor, lambda: not executor.calls, "both calls to end")
+        self.assert_idle(executor)
+
+
+class EndCase(Case):
+    def test_success(self):
+        executor = self.executor()
+        key = self.queue(executor, "succeed")
+        self.end_of(executor, key)
+        self.assertEqual(self.states(key), ["queued", "success"])
+        self.assert_idle(executor)
+
+    def test_exit_1_is_a_failure(self):
+        executor = self.executor()
+        key = self.queue(executor, "exit_1")
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertEqual(self.info(key), "its process on Modal ended with exit code 1")
+        self.assert_idle(executor)
+
+    def test_an_exception_is_a_failure(self):
+        executor = self.executor()
+        key = self.queue(executor, "raise")
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertIn("unlucky", self.info(key))
+
+    @unittest.skipIf(LIVE, "what Modal makes of it takes minutes")
+    def test_a_container_that_dies_is_a_failure(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__MAX_SPAWN_ATTEMPTS"] = "1"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__MAX_SPAWN_ATTEMPTS")
+        executor = self.executor()
+        key = self.queue(executor, "die")
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assert_idle(executor)
+
+    def test_a_call_that_modal_forgot_is_a_failure(self):
+        executor = self.executor()
+        ti = task_instance(key_of("succeed"), "fc-01J0000000000000000000000A")
+        self.assertEqual(executor.try_adopt_task_instances([ti]), [])
+        self.assertEqual(self.end_of(executor, ti.key), ["failed"])
+        self.assertIn("does not know the call", self.info(ti.key))
+
+
+class HeartbeatCase(Case):
+    def test_a_heartbeat_waits_for_nobody(self):
+        executor = self.executor()
+        keys = [self.queue(executor, "hang") for _ in range(7)]
+        for key in keys:
+            self.call_id(executor, key)
+        host = executor.line._process.process.pid
+        os.kill(host, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            for _ in range(20):
+                executor.sync()
+            self.assertLess(time.monotonic() - started, 0.2)
+        finally:
+            os.kill(host, signal.SIGCONT)
+        executor.terminate()
+
+    def test_one_question_serves_all_tasks(self):
+        executor = self.executor()
+        keys = [self.queue(executor, "hang") for _ in range(7)]
+        for key in keys:
+            self.call_id(executor, key)
+        asked = []
+        observe = executor.line._stub.Observe
+        executor.line._stub.Observe = SimpleNamespace(
+            future=lambda request, **options: asked.append(len(request.calls)) or observe.future(request, **options)
+        )
+        last = self.queue(executor, "exit_1")
+        self.assertEqual(self.end_of(executor, last), ["failed"])
+        self.assertTrue(all(calls >= 7 for calls in asked), asked)
+        self.assertLess(len(asked), 12)
+        executor.terminate()
+
+
+class TakenBackCase(Case):
+    def test_a_revoked_task_leaves_nothing(self):
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        call_id = self.call_id(executor, key)
+        executor.revoke_task(ti=task_instance(key, call_id))
+        self.beat(executor)
+        self.assertEqual(self.states(key), ["queued"])
+        self.assert_idle(executor)
+        self.assertEqual(end_on_modal(call_id), "cancelled")
+
+    def test_a_task_that_is_revoked_before_its_start_never_hangs_on(self):
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        executor.revoke_task(ti=task_instance(key, None))
+        self.beat(executor)
+        self.assert_idle(executor)
+
+    @unittest.skipUnless(IS_AIRFLOW_2, "Airflow 3 revokes each")
+    def test_stuck_tasks_are_cleaned_up(self):
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        call_id = self.call_id(executor, key)
+        self.assertEqual(len(executor.cleanup_stuck_queued_tasks([task_instance(key, call_id)])), 1)
+        self.assert_idle(executor)
+        self.assertEqual(end_on_modal(call_id), "cancelled")
+
+    def test_a_zombie_is_ended(self):
+        """The scheduler misses its heartbeat and fails it."""
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        call_id = self.call_id(executor, key)
+        executor.change_state(key, "failed", remove_running=True)
+        self.beat(executor)
+        self.assert_idle(executor)
+        self.assertEqual(end_on_modal(call_id), "cancelled")
+
+    def test_terminate_ends_all(self):
+        executor = self.executor()
+        calls = [self.call_id(executor, self.queue(executor, "hang")) for _ in range(3)]
+        executor.terminate()
+        self.assertEqual([end_on_modal(call_id) for call_id in calls], ["cancelled"] * 3)
+        self.assertIsNone(executor.line._process)
+
+
+class AdoptionCase(Case):
+    def test_the_next_scheduler_takes_calls_over(self):
+        first = self.executor()
+        key = self.queue(first, "slow")
+        call_id = self.call_id(first, key)
+        first.end()
+        second = self.executor()
+        lost = task_instance(key_of("lost"), None)
+        self.assertEqual(second.try_adopt_task_instances([task_instance(key, call_id), lost]), [lost])
+        self.assertEqual(second.running, {key})
+        self.assertEqual(self.end_of(second, key), ["success"])
+        self.assertEqual(starts(key), 1)
+        self.assert_idle(second)
+
+    def test_a_call_whose_id_was_never_stored_ends_with_its_scheduler(self):
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        wait(lambda: starts(key) == 1, "the call to run")
+        wait(lambda: executor.sync() or any(call.call_id for call in executor.calls.values()), "its id")
+        (call,) = executor.calls.values()
+        executor.end()
+        self.assertEqual(end_on_modal(call.call_id), "cancelled")
+
+    def test_end_waits_as_long_as_it_is_told(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT"] = "60"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT")
+        executor = self.executor()
+        key = self.queue(executor, "slow")
+        self.call_id(executor, key)
+        executor.end()
+        self.assertEqual(executor.event_buffer[key][0], "success")
+
+    def test_the_host_ends_with_its_owner(self):
+        script = (
+            "import os, sys, time\n"
+            "import support\n"
+            "executor = support.ModalExecutor()\n"
+            "executor.start()\n"
+            "support.wait(lambda: executor.line._stub is not None, 'a host')\n"
+            "print(executor.line._process.process.pid, flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        environment = {**os.environ, "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False"}
+        owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment, cwd=os.path.dirname(__file__))
+        host = 0
+        for line in owner.stdout:
+            if line.strip().isdigit():
+                host = int(line)
+                break
+        self.assertTrue(is_alive(host))
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        wait(lambda: not is_alive(host), "the host's end", 10)
+
+
+class LogCase(Case):
+    def test_a_running_task_shows_what_it_says(self):
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        ti = task_instance(key, self.call_id(executor, key))
+
+        def said() -> str:
+            _, logs = executor.get_task_log(ti, 1)
+            return "\n".join(logs)
+
+        wait(lambda: "hang begins" in said(), "the line")
+        self.assertEqual(executor.get_task_log(ti, 2), ([], []))
+        executor.terminate()
+
+    def test_another_process_reads_it_too(self):
+        """The API server has an executor that nobody started."""
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        ti = task_instance(key, self.call_id(executor, key))
+        reader = self.executor(start=False)
+        wait(lambda: "hang begins" in "".join(reader.get_task_log(ti, 1)[1]), "the line")
+        executor.terminate()
+
+    def test_a_log_that_cannot_be_read_says_why(self):
+        executor = self.executor(start=False)
+        executor.line.logs = lambda call_id: (_ for _ in ()).throw(OSError("the wire is cut"))
+        messages, logs = executor.get_task_log(task_instance(key_of("hang"), "fc-1"), 1)
+        self.assertEqual(logs, [])
+        self.assertIn("the wire is cut", messages[0])
+
+
+class OptionsCase(Case):
+    def test_options_of_a_task_reach_modal(self):
+        executor = self.executor()
+        key = self.queue(executor, "hang", executor_config={"timeout": 2, "memory": 256, "cpu": 0.5})
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertEqual(self.info(key), "it ran longer than its function's timeout")
+
+    def test_an_option_that_modal_does_not_have_fails_the_task_and_names_the_right_one(self):
+        executor = self.executor()
+        key = self.queue(executor, "succeed", executor_config={"memroy": 256})
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertRegex(self.info(key), "memroy.*memory")
+        self.assertEqual(starts(key), 0)
+        self.assert_idle(executor)
+
+    def test_an_option_of_the_deployment_is_told_apart(self):
+        executor = self.executor()
+        key = self.queue(executor, "succeed", executor_config={"image": "python"})
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertIn("an image belongs to the deployment", self.info(key))
+
+    def test_what_other_executors_read_minds_nobody(self):
+        executor = self.executor()
+        key = self.queue(executor, "exit_1", executor_config={"pod_override": {"spec": {}}})
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertEqual(starts(key), 1)
+
+
+class SettingsCase(Case):
+    def test_parallelism_is_airflows(self):
+        self.assertEqual(self.executor(start=False).parallelism, 7)
+
+    def test_executors_stand_side_by_side(self):
+        one, other = self.executor(), self.executor()
+        keys = self.queue(one, "succeed"), self.queue(other, "exit_1")
+        self.assertEqual(self.end_of(one, keys[0]), ["success"])
+        self.assertEqual(self.end_of(other, keys[1]), ["failed"])
+
+    @unittest.skipIf(IS_AIRFLOW_2, "Airflow 2 has no teams")
+    def test_a_team_has_its_own_executor(self):
+        if AIRFLOW_VERSION >= (3, 2):
+            os.environ["AIRFLOW__RED___MODAL_EXECUTOR__APP_NAME"] = "red"
+            self.addCleanup(os.environ.pop, "AIRFLOW__RED___MODAL_EXECUTOR__APP_NAME")
+        executor = self.executor(start=False, team_name="red")
+        self.assertEqual(executor.team_name, "red")
+        if AIRFLOW_VERSION >= (3, 2):
+            self.assertEqual(executor.settings.app_name, "red")
+            self.assertTrue(ModalExecutor.supports_multi_team)
+
+    def test_a_missing_deployment_stops_the_scheduler_with_a_hint(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__APP_NAME"] = f"{APP}-gone"
+        self.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__APP_NAME", APP)
+        executor = self.executor(start=False)
+        with self.assertRaisesRegex(RuntimeError, "(?s)no function.*hint: .airflow modalflow deploy"):
+            executor.start()
+
+    @unittest.skipIf(LIVE, "the real token is needed")
+    def test_a_wrong_token_stops_the_scheduler(self):
+        os.environ["AIRFLOW_CONN_MODAL_WRONG"] = "modal://ak-wrong:as-wrong@/?environment=main"
+        os.environ["AIRFLOW__MODAL_EXECUTOR__CONN_ID"] = "modal_wrong"
+        self.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__CONN_ID", "")
+        executor = self.executor(start=False)
+        with self.assertRaisesRegex(RuntimeError, "not signed in"):
+            executor.start()
+
+    @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_the_connection_has_the_token(self):
+        token = os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
+        os.environ["AIRFLOW_CONN_MODAL_RIGHT"] = f"modal://{token[0]}:{token[1]}@/?environment=main"
+        os.environ["AIRFLOW__MODAL_EXECUTOR__CONN_ID"] = "modal_right"
+        self.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__CONN_ID", "")
+        for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
+            self.addCleanup(os.environ.__setitem__, name, os.environ.pop(name))
+        executor = self.executor()
+        key = self.queue(executor, "exit_1")
+        self.assertEqual(self.end_of(executor, key), ["failed"])
+
+    def test_airflow_knows_the_provider(self):
+        from airflow.providers_manager import ProvidersManager
+
+        manager = ProvidersManager()
+        self.assertIn("modalflow", manager.providers)
+        self.assertIn("modalflow.executor.modal_executor.ModalExecutor", manager.executor_class_names)
+        options = manager.providers["modalflow"].data["config"]["modal_executor"]["options"]
+        for name, option in options.items():
+            self.assertEqual(set(option), {"description", "version_added", "type", "example", "default"}, name)
+        if AIRFLOW_VERSION >= (3, 2):
+            # Earlier ones read what providers say when their commands start.
+            self.assertEqual(airflow_conf.get("modal_executor", "function_name"), "run_workload")
+
+
+@unittest.skipIf(LIVE, "Modal itself is not switched off")
+class AwayCase(Case):
+    def test_tasks_wait_while_modal_is_away_and_none_is_lost(self):
+        executor = self.executor()
+        running = [self.queue(executor, "slow") for _ in range(2)]
+        for key in running:
+            self.call_id(executor, key)
+        Modal.process.kill()
+        Modal.process.wait()
+        late = [self.queue(executor, "succeed") for _ in range(2)]
+        time.sleep(1.0)
+        self.beat(executor)
+        self.assertEqual([self.states(key) for key in late], [[], []])
+        Modal.launch(Modal.port)
+        self.assertEqual(self.end_of(executor, *running, *late), ["success"] * 4)
+        self.assertEqual([starts(key) for key in running + late], [1] * 4)
+        self.assert_idle(executor)
+
+
+def task_instance(key: TaskInstanceKey, call_id: str | None):
+    return SimpleNamespace(key=key, external_executor_id=call_id, try_number=key.try_number, id="x")
+
+
+def end_on_modal(call_id: str) -> str:
+    """How a call went out, in the words of Modal's own client."""
+    import modal
+
+    try:
+        modal.FunctionCall.from_id(call_id).get(timeout=60)
+    except modal.exception.InputCancellation:
+        return "cancelled"
+    except modal.exception.RemoteError as error:
+        # A call that was being worked on has no reason, one that still waited has.
+        return "cancelled" if str(error) == "" or "cancelled" in str(error) else repr(error)
+    except Exception as error:
+        return repr(error)
+    return "returned"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,151 @@
+"""The function that runs on Modal, here in this process: what it starts, as whom, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from support import IS_AIRFLOW_2, TOKEN, key_of, wait
+
+from airflow import __version__ as airflow_version
+
+from modalflow import worker
+
+#: Much more than an argument may have.
+LARGE = "x" * 300_000
+
+
+def call(work: dict) -> dict:
+    return {"workload": json.dumps({"airflow": airflow_version, **work})}
+
+
+class CommandCase(unittest.TestCase):
+    def seen(self, work: dict) -> dict:
+        """What the process gets, told by the function that would start it."""
+        seen = {}
+
+        def run(command, environment):
+            seen.update(command=command, environment=environment)
+            if "--json-path" in command:
+                path = Path(command[-1])
+                seen.update(path=path, text=path.read_text(), mode=stat.S_IMODE(path.stat().st_mode))
+            return 0
+
+        with mock.patch.object(worker, "_run", run):
+            seen["answer"] = worker.run_workload(call(work))
+        return seen
+
+    def test_a_workload_comes_in_a_file_that_only_its_owner_reads(self):
+        text = json.dumps({"token": TOKEN, "large": LARGE})
+        seen = self.seen({"workload": text, "server": "https://airflow.example.com/execution/"})
+        self.assertNotIn(TOKEN, " ".join(seen["command"]))
+        self.assertNotIn(TOKEN, " ".join(f"{name}={value}" for name, value in seen["environment"].items()))
+        self.assertEqual(seen["text"], text)
+        self.assertEqual(seen["mode"], 0o600)
+        self.assertFalse(seen["path"].exists())
+        self.assertEqual(seen["environment"]["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"], "https://airflow.example.com/execution/")
+
+    def test_a_command_runs_with_this_python(self):
+        key = key_of("a:b", run_id="manual__2026-01-01T00:00:00+00:00")
+        seen = self.seen({"command": ["airflow", "tasks", "run", key.dag_id, key.task_id, key.run_id, "--local"]})
+        self.assertEqual(seen["command"], [sys.executable, "-m", "airflow", "tasks", "run", "probe", "a:b", key.run_id, "--local"])
+
+    def test_the_task_does_not_get_the_containers_token(self):
+        with mock.patch.dict(os.environ, {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}):
+            seen = self.seen({"command": ["airflow", "version"]})
+        self.assertFalse({"MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"} & set(seen["environment"]))
+
+    def test_nothing_but_the_exit_code_is_kept(self):
+        seen = self.seen({"command": ["airflow", "version"]})
+        self.assertEqual(seen["answer"], {"exit_code": 0})
+
+    def test_an_image_with_another_airflow_says_so(self):
+        with self.assertRaisesRegex(RuntimeError, "the scheduler is Airflow 1.10.15, this image has .*airflow modalflow deploy"):
+            worker.run_workload({"workload": json.dumps({"airflow": "1.10.15", "command": ["airflow"]})})
+
+
+class ProcessCase(unittest.TestCase):
+    def test_airflow_itself_is_started(self):
+        self.assertEqual(worker.run_workload(call({"command": ["airflow", "version"]})), {"exit_code": 0})
+
+    @unittest.skipIf(IS_AIRFLOW_2, "Airflow 2 has no workloads")
+    def test_a_workload_that_airflow_cannot_read_fails(self):
+        self.assertEqual(worker.run_workload(call({"workload": "{}"})), {"exit_code": 1})
+
+    def test_the_exit_code_comes_back(self):
+        with mock.patch.object(worker, "_command", lambda work: _command([sys.executable, "-c", "raise SystemExit(3)"])):
+            self.assertEqual(worker.run_workload(call({})), {"exit_code": 3})
+
+    def test_a_cancelled_call_ends_its_task_and_what_the_task_started(self):
+        note = Path(os.environ["AIRFLOW_HOME"]).parent / "children"
+        script = (
+            "import os, subprocess, sys, time\n"
+            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+            f"open({str(note)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+            "time.sleep(600)\n"
+        )
+
+        def interrupt():
+            wait(lambda: note.exists() and len(note.read_text().split()) == 2, "the children")
+            # As the container's runtime does it: an exception in the main thread.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR2)
+
+        class Cancelled(BaseException):
+            pass
+
+        def cancel(*_):
+            raise Cancelled
+
+        before = signal.signal(signal.SIGUSR2, cancel)
+        self.addCleanup(signal.signal, signal.SIGUSR2, before)
+        threading.Thread(target=interrupt, daemon=True).start()
+        with mock.patch.object(worker, "_command", lambda work: _command([sys.executable, "-c", script])):
+            with self.assertRaises(Cancelled):
+                worker.run_workload(call({}))
+        pids = [int(pid) for pid in note.read_text().split()]
+        wait(lambda: not any(_is_alive(pid) for pid in pids), "the ends of both")
+
+    @unittest.skipIf(os.geteuid() != 0, "only root has a choice")
+    def test_a_task_of_a_root_container_runs_as_its_user(self):
+        logs = Path(os.environ["AIRFLOW_HOME"]).parent / "logs-of-nobody"
+        said = logs / "uid"
+        script = f"import os; open({str(said)!r}, 'w').write(str(os.getuid()))"
+        logs.parent.chmod(0o755)
+        logs.mkdir()
+        with mock.patch.dict(os.environ, {worker.USER_VARIABLE: "nobody", "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs)}):
+            with mock.patch.object(worker, "_command", lambda work: _command(["/usr/bin/env", "python3", "-c", script])):
+                worker.run_workload(call({}))
+        self.assertNotEqual(said.read_text(), "0")
+
+
+class _command:
+    """Stands in for the context manager of the same name."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __enter__(self):
+        return self.command
+
+    def __exit__(self, *_):
+        pass
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,157 @@
+//! The calls of one deployed function: started as its tasks ask for, awaited, cancelled, read. Nothing is remembered here but ids that
+//! Modal gave.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use ciborium::Value;
+use modal_api::{CallStatus, Client, Config, FunctionHandle, LogFilter};
+use model::ExecutorConfig;
+use tokio::sync::{Mutex, OnceCell};
+use uuid::Uuid;
+
+use super::{Error, variant};
+use crate::executor::{self, Deployed};
+
+/// Which function, where, and what it was deployed with.
+#[derive(Debug, Clone)]
+pub struct Function {
+    pub name: String,
+    pub deployed: Deployed,
+}
+
+#[derive(Debug)]
+pub(super) struct Calls {
+    config: Config,
+    function: Function,
+    client: OnceCell<Client>,
+    /// The function and its variants, by what tasks ask for. A new deployment makes them useless.
+    found: Mutex<HashMap<String, FunctionHandle>>,
+}
+
+impl Calls {
+    pub(super) fn new(config: Config, function: Function) -> Self {
+        Self {
+            config,
+            function,
+            client: OnceCell::new(),
+            found: Mutex::default(),
+        }
+    }
+
+    /// Starts a call. The same key again gives the same call.
+    pub(super) async fn spawn(
+        &self,
+        key: Uuid,
+        payload: &str,
+        executor_config: &str,
+    ) -> Result<String, Error> {
+        let config = variant::read(executor_config)?;
+        let function_id = self.handle(&config).await?.function_id;
+        let payload = Value::Map(vec![(
+            Value::Text("workload".to_owned()),
+            Value::Text(payload.to_owned()),
+        )]);
+        let spawned = self
+            .client()
+            .await?
+            .spawn(
+                &function_id,
+                Value::Array(vec![payload]),
+                Value::Map(Vec::new()),
+                key,
+            )
+            .await;
+        match spawned {
+            Ok(call) => Ok(call.function_call_id),
+            Err(source) => {
+                // A new deployment has new ids: looked up again next time.
+                self.found.lock().await.clear();
+                Err(Error::Spawn(source))
+            }
+        }
+    }
+
+    /// The result of a call, waited for up to `wait`.
+    pub(super) async fn result(&self, call_id: &str, wait: Duration) -> Result<CallStatus, Error> {
+        let outputs = self.client().await?.outputs(call_id, wait).await;
+        outputs.map_err(|source| Error::call(call_id, source))
+    }
+
+    pub(super) async fn cancel(&self, call_id: &str) -> Result<(), Error> {
+        let cancelled = self.client().await?.cancel(call_id, false).await;
+        cancelled.map_err(|source| Error::call(call_id, source))
+    }
+
+    /// The newest lines that a call printed, the oldest first.
+    pub(super) async fn log_lines(
+        &self,
+        call_id: &str,
+        now: DateTime<Utc>,
+        most: u32,
+    ) -> Result<Vec<String>, Error> {
+        let app_id = self.handle(&ExecutorConfig::default()).await?.app_id;
+        let filter = LogFilter {
+            function_call_id: call_id,
+            ..LogFilter::default()
+        };
+        let fetched = self
+            .client()
+            .await?
+            .logs_fetch(&app_id, filter, now - LOG_SPAN, now, most)
+            .await;
+        let pieces = fetched.map_err(|source| Error::call(call_id, source))?;
+        let text: String = pieces.into_iter().map(|piece| piece.text).collect();
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Whether Modal lets us in and has the function: its id.
+    pub(super) async fn check(&self) -> Result<String, Error> {
+        let hello = self.client().await?.hello().await;
+        hello.map_err(Error::Modal)?;
+        self.found.lock().await.clear();
+        let handle = self.handle(&ExecutorConfig::default()).await?;
+        Ok(handle.function_id)
+    }
+
+    async fn client(&self) -> Result<&Client, Error> {
+        self.client
+            .get_or_try_init(|| Client::open(&self.config))
+            .await
+            .map_err(Error::Modal)
+    }
+
+    async fn handle(&self, config: &ExecutorConfig) -> Result<FunctionHandle, Error> {
+        let wanted = if config.is_empty() {
+            String::new()
+        } else {
+            format!("{config:?}")
+        };
+        // Held on purpose: a hundred tasks that want the same variant bind it once.
+        let mut found = self.found.lock().await;
+        if let Some(handle) = found.get(&wanted) {
+            return Ok(handle.clone());
+        }
+        let deployed = &self.function.deployed;
+        let client = self.client().await?;
+        let mut handle = client
+            .function_get(&deployed.app, &self.function.name, &deployed.environment)
+            .await
+            .map_err(Error::Modal)?;
+        if !config.is_empty() {
+            let variant = executor::variant(client, deployed, config)
+                .await
+                .map_err(Error::Variant)?;
+            handle = client
+                .function_bind(&handle.function_id, &variant, &deployed.environment)
+                .await
+                .map_err(Error::Variant)?;
+        }
+        found.insert(wanted, handle.clone());
+        Ok(handle)
+    }
+}
+
+/// Modal keeps a day of logs.
+const LOG_SPAN: chrono::TimeDelta = chrono::TimeDelta::days(1);

@@ -1,0 +1,95 @@
+//! What the end of a call means, in the caller's words.
+
+use executor_api::{Ended, Refused, ended::Meaning, refused::Reason};
+use modal_api::{CallResult, GenericStatus};
+
+use super::Error;
+
+/// The end of a call that Modal tells of.
+pub(super) fn ended(call_id: &str, result: &CallResult) -> Ended {
+    let (meaning, what) = match result.status {
+        GenericStatus::Success => (Meaning::Returned, String::new()),
+        GenericStatus::Timeout => (
+            Meaning::TimedOut,
+            "it ran longer than its function's timeout".to_owned(),
+        ),
+        GenericStatus::Terminated => (Meaning::Cancelled, "the call was cancelled".to_owned()),
+        GenericStatus::KernelOomKill
+        | GenericStatus::MemoryManagerEviction
+        | GenericStatus::MemoryThrashingEviction => (
+            Meaning::OutOfMemory,
+            "its container ran out of memory".to_owned(),
+        ),
+        GenericStatus::InitFailure | GenericStatus::InternalFailure => {
+            (Meaning::PlatformFault, said(result))
+        }
+        GenericStatus::Unspecified | GenericStatus::Failure | GenericStatus::IdleTimeout => {
+            (Meaning::Died, said(result))
+        }
+    };
+    let value = result.value.as_ref();
+    Ended {
+        meaning: meaning.into(),
+        what,
+        result: value
+            .and_then(|value| serde_json::to_string(value).ok())
+            .unwrap_or_default(),
+        call_id: call_id.to_owned(),
+        container_id: result.container_id.clone().unwrap_or_default(),
+    }
+}
+
+/// The end of a call that Modal does not know any more.
+pub(super) fn unknown(call_id: &str) -> Ended {
+    Ended {
+        meaning: Meaning::Unknown.into(),
+        what: "Modal does not know the call any more".to_owned(),
+        result: String::new(),
+        call_id: call_id.to_owned(),
+        container_id: String::new(),
+    }
+}
+
+/// Why a workload could not be started.
+pub(super) fn refused(error: &Error) -> Refused {
+    let (message, hint) = words(error);
+    let reason = match error.modal() {
+        Some(modal_api::Error::Unauthenticated(_) | modal_api::Error::PermissionDenied(_)) => {
+            Reason::SignedOut
+        }
+        Some(modal) if modal.is_passing() => Reason::Away,
+        _ => Reason::Invalid,
+    };
+    Refused {
+        reason: reason.into(),
+        message,
+        hint,
+    }
+}
+
+/// The chain of causes in one line, and what the user can do about it.
+pub(super) fn words(error: &dyn std::error::Error) -> (String, String) {
+    let (mut said, mut hints) = (Vec::new(), Vec::new());
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        let mut lines = text.lines();
+        said.push(lines.next().unwrap_or_default().to_owned());
+        hints.extend(
+            lines
+                .filter_map(|line| line.strip_prefix("hint: "))
+                .map(str::to_owned),
+        );
+        cause = error.source();
+    }
+    (said.join(": "), hints.join("; "))
+}
+
+fn said(result: &CallResult) -> String {
+    let line = result.exception.lines().next().unwrap_or_default();
+    match (line, result.exit_code) {
+        ("", 0) => "no reason was given".to_owned(),
+        ("", code) => format!("its process ended with exit code {code}"),
+        (line, _) => line.to_owned(),
+    }
+}

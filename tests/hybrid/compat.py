@@ -1,0 +1,277 @@
+"""A real Airflow with ModalExecutor: API server or webserver, scheduler and DAG processor of the version that this Python has,
+an emulator as its Modal, and two DAGs. Run by tests/hybrid/main.rs and tests/hybrid/run.
+
+Prints a line a check; ends with 1 when one fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psycopg2
+from airflow import __version__ as VERSION
+
+HERE = Path(__file__).parent
+MAJOR = int(VERSION.split(".")[0])
+BIN = Path(sys.executable).parent
+UNFINISHED = ("queued", "running")
+PATIENCE = float(os.environ.get("HYBRID_PATIENCE", 240))
+
+
+class House:
+    """Everything of one run, gone afterwards."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="modalflow-hybrid-"))
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.server = os.environ["MODALFLOW_TEST_DATABASE_URL"]
+        self.database = f"hybrid_{secrets.token_hex(6)}"
+        self.url = f"{self.server.rsplit('/', 1)[0]}/{self.database}"
+        self.port = free_port()
+        self.environment: dict[str, str] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for role, process in self.processes.items():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                say(f"{role} did not stop when asked to")
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if kind is not None:
+            for log in sorted(self.folder.glob("*.log")):
+                say(f"---- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
+        self.administer(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
+        if not os.environ.get("HYBRID_KEEP"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def administer(self, *statements: str) -> None:
+        server = psycopg2.connect(self.server)
+        server.autocommit = True
+        with server.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+        server.close()
+
+    def query(self, sql: str) -> list[tuple]:
+        connection = psycopg2.connect(self.url)
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            rows = cursor.fetchall()
+        connection.close()
+        return rows
+
+    def spawn(self, role: str, *command: str) -> subprocess.Popen:
+        with (self.folder / f"{role}.log").open("ab") as log:
+            self.processes[role] = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder, start_new_session=True
+            )
+        return self.processes[role]
+
+    def run(self, *command: str) -> str:
+        ended = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=self.folder)
+        if ended.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}:\n{ended.stdout}{ended.stderr}")
+        return ended.stdout
+
+    def check(self) -> None:
+        for role, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{role} ended with {process.returncode}")
+
+    def wait(self, what: str, is_true) -> None:
+        until = time.monotonic() + PATIENCE
+        while not is_true():
+            self.check()
+            if time.monotonic() > until:
+                raise RuntimeError(f"waited in vain: {what}")
+            time.sleep(0.2)
+
+    # One after the other.
+
+    def make_airflow(self) -> None:
+        template = ""
+        if VERSION == "3.3.2":
+            # What tests/run has migrated already. One at a time: the template must have no other user.
+            template = "TEMPLATE airflow_template"
+        self.administer("SELECT pg_advisory_lock(1)", f"CREATE DATABASE {self.database} {template}")
+        dags = self.folder / "dags"
+        shutil.copytree(HERE / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
+        passwords = self.folder / "passwords.json"
+        passwords.write_text(json.dumps({"admin": secrets.token_hex(16)}))
+        settings = {
+            "CORE__EXECUTOR": "modalflow.executor.modal_executor.ModalExecutor",
+            "CORE__DAGS_FOLDER": dags,
+            "CORE__LOAD_EXAMPLES": False,
+            "CORE__PARALLELISM": 4,
+            "CORE__FERNET_KEY": "",
+            "DATABASE__SQL_ALCHEMY_CONN": self.url.replace("postgresql://", "postgresql+psycopg2://"),
+            "DATABASE__LOAD_DEFAULT_CONNECTIONS": False,
+            "USAGE_DATA_COLLECTION__ENABLED": False,
+            "MODAL_EXECUTOR__APP_NAME": f"hybrid-{VERSION}".replace(".", "-"),
+        }
+        if MAJOR == 2:
+            settings |= {
+                "SCHEDULER__STANDALONE_DAG_PROCESSOR": True,
+                "MODAL_EXECUTOR__SECRETS": "hybrid-database",
+                "WEBSERVER__WEB_SERVER_PORT": self.port,
+                "WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+                "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
+                "WEBSERVER__WORKERS": 1,
+            }
+        else:
+            settings |= {
+                "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/",
+                "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+                "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": passwords,
+                "API__HOST": "127.0.0.1",
+                "API__PORT": self.port,
+                "API__WORKERS": 1,
+                "API__SECRET_KEY": secrets.token_hex(16),
+                "API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MODAL", "PYTHON"))}
+        self.environment = inherited | {
+            "AIRFLOW_HOME": str(self.folder / "home"),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "MODAL_CONFIG_PATH": str(self.folder / "none.toml"),
+            **{f"AIRFLOW__{name}": str(value) for name, value in settings.items()},
+        }
+        # Where the package lies, when it is not installed beside Airflow.
+        if path := os.environ.get("PYTHONPATH"):
+            self.environment["PYTHONPATH"] = path
+        if not template:
+            self.run(str(BIN / "airflow"), "db", "migrate")
+
+    def start_modal(self) -> None:
+        from modalflow.host import binary
+
+        log = self.folder / "emulator.out"
+        with log.open("wb") as out, (self.folder / "emulator.log").open("wb") as errors:
+            self.processes["emulator"] = subprocess.Popen(
+                [binary(), "emulator", "--state", str(self.folder / "modal"), "--listen", "127.0.0.1:0", "--python", sys.executable],
+                stdout=out,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self.wait("the emulator's address", lambda: log.read_text().count("\n") == 3)
+        for line in log.read_text().splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            self.environment[name] = value
+
+    def deploy(self) -> None:
+        arguments = ["--variable", "HYBRID_WORD=blue", "--variable", f"AIRFLOW_HOME={self.folder / 'container'}"]
+        if MAJOR == 2:
+            # Tasks of Airflow 2 speak with the database.
+            self.run(
+                str(BIN / "modal"),
+                "secret",
+                "create",
+                "hybrid-database",
+                f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN={self.environment['AIRFLOW__DATABASE__SQL_ALCHEMY_CONN']}",
+                f"AIRFLOW__WEBSERVER__SECRET_KEY={self.environment['AIRFLOW__WEBSERVER__SECRET_KEY']}",
+            )
+        self.run(str(BIN / "airflow"), "modalflow", "deploy", *arguments)
+        say(self.run(str(BIN / "airflow"), "modalflow", "check").strip().splitlines()[-1].split(" at ")[0])
+
+    def start_airflow(self) -> None:
+        for role in ("webserver" if MAJOR == 2 else "api-server", "dag-processor", "scheduler"):
+            self.spawn(role, str(BIN / "airflow"), role)
+        path = "/health" if MAJOR == 2 else "/api/v2/version"
+        self.wait("the web server answers", lambda: answers(f"http://127.0.0.1:{self.port}{path}"))
+
+    def await_runs(self) -> dict[str, str]:
+        def states() -> dict[str, str]:
+            return dict(self.query("SELECT dag_id, state FROM dag_run"))
+
+        def are_over() -> bool:
+            found = states()
+            return len(found) == 2 and not set(found.values()) & set(UNFINISHED)
+
+        self.wait("both runs to end", are_over)
+        return states()
+
+    def log_of(self, dag_id: str, task_id: str) -> str:
+        """The newest log of a task, from the volume."""
+        script = (
+            "import sys, modal\n"
+            "volume = modal.Volume.from_name(sys.argv[1])\n"
+            "found = [entry.path for entry in volume.listdir('/', recursive=True) if all(part in entry.path for part in sys.argv[2:]) and entry.path.endswith('.log')]\n"
+            "sys.stdout.buffer.write(b''.join(volume.read_file(sorted(found)[-1])) if found else b'no file')\n"
+        )
+        return self.run(sys.executable, "-c", script, "airflow-task-logs", f"dag_id={dag_id}", f"task_id={task_id}")
+
+
+def main() -> None:
+    failed = []
+
+    def expect(what: str, found, wanted) -> None:
+        say(f"{what}: {found}")
+        if found != wanted:
+            failed.append(f"{what}: {found}, not {wanted}")
+
+    with House() as house:
+        house.make_airflow()
+        house.start_modal()
+        house.deploy()
+        house.start_airflow()
+        runs = house.await_runs()
+        expect("runs", runs, {"hybrid_success": "success", "hybrid_failure": "failed"})
+        tasks = dict(house.query("SELECT task_id, state FROM task_instance ORDER BY task_id"))
+        wanted = {"exit_1": "failed", "hello": "success", "number": "success", "total": "success", "variables": "success"}
+        expect("tasks", tasks, wanted)
+        calls = house.query("SELECT count(*) FROM task_instance WHERE external_executor_id LIKE 'fc-%'")[0][0]
+        expect("tasks with a call", calls, len(wanted))
+        said = {
+            "hello": "hello from a container" in house.log_of("hybrid_success", "hello"),
+            "variables": "the word is blue" in house.log_of("hybrid_success", "variables"),
+            "total": "the total is 42" in house.log_of("hybrid_success", "total"),
+            "exit_1": "exit code 1" in house.log_of("hybrid_failure", "exit_1"),
+        }
+        expect("logs on the volume", said, dict.fromkeys(said, True))
+        house.check()
+        if failed:
+            raise RuntimeError("; ".join(failed))
+    say(f"Airflow {VERSION} ran its tasks on Modal")
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
