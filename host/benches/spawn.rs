@@ -4,6 +4,8 @@
 //! `cargo bench --bench spawn`; the emulator and its containers are processes of their own, so that only the caller's
 //! CPU is counted as that.
 
+#![expect(clippy::print_stdout, reason = "it is a program that prints figures")]
+
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};

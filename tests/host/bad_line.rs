@@ -20,7 +20,10 @@ fn every_third(rpc: &str, number: usize) -> Option<Fault> {
     ];
     // A container's heartbeats and calls for input repeat all the time and would take all the faults.
     let is_steady = matches!(rpc, "ContainerHeartbeat" | "FunctionGetOutputs");
-    (number % if is_steady { 7 } else { 3 } == 0).then(|| faults[(number / 3) % faults.len()])
+    let every = if is_steady { 7 } else { 3 };
+    number
+        .is_multiple_of(every)
+        .then(|| faults[(number / 3) % faults.len()])
 }
 
 fn line(host: &TestHost, serve: &Serving) -> BadLine {

@@ -83,7 +83,7 @@ async fn apply_alike(
                 .filter_map(|decision| match decision {
                     Decision::Insert {
                         id, task_instance, ..
-                    } => Some((*id, task_instance)),
+                    } => Some((*id, &**task_instance)),
                     _ => None,
                 })
                 .collect();

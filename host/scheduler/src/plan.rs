@@ -93,7 +93,7 @@ pub enum Decision {
     Insert {
         id: Uuid,
         dag_version_id: Option<Uuid>,
-        task_instance: NewTaskInstance,
+        task_instance: Box<NewTaskInstance>,
     },
     /// Deletes the row: an unexpanded task instance whose mapped ones exist already.
     Delete { id: Uuid },

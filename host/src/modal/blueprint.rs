@@ -137,7 +137,7 @@ impl Schedule {
         let seconds = interval.as_secs();
         match seconds / 60 {
             1 if seconds == 60 => Self::Cron("* * * * *".to_owned()),
-            minutes @ 2..=30 if seconds % 60 == 0 && 60 % minutes == 0 => {
+            minutes @ 2..=30 if seconds.is_multiple_of(60) && 60 % minutes == 0 => {
                 Self::Cron(format!("*/{minutes} * * * *"))
             }
             _ => Self::Seconds(seconds),

@@ -13,7 +13,7 @@ pub(crate) enum Error {
     Step {
         step: String,
         #[source]
-        source: modal_api::Error,
+        source: Box<modal_api::Error>,
     },
     #[error(
         "deploy to Modal: its containers can't reach the database at {place}, an address of this machine alone\n\
@@ -43,6 +43,9 @@ impl Error {
     /// Names what was being done when Modal refused.
     pub(crate) fn at(step: impl Into<String>) -> impl FnOnce(modal_api::Error) -> Self {
         let step = step.into();
-        move |source| Self::Step { step, source }
+        move |source| Self::Step {
+            step,
+            source: Box::new(source),
+        }
     }
 }

@@ -246,7 +246,11 @@ impl<'a> Passes<'a> {
         self.decisions.push(Decision::Insert {
             id,
             dag_version_id,
-            task_instance: new_task_instance(&dag.tasks[task], map_index, weights[task]),
+            task_instance: Box::new(new_task_instance(
+                &dag.tasks[task],
+                map_index,
+                weights[task],
+            )),
         });
         self.board.insert(id, task, map_index, dag_version_id)
     }

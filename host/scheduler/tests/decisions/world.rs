@@ -497,7 +497,7 @@ impl Run {
         match decision {
             Decision::Insert {
                 id, task_instance, ..
-            } => self.tis.push(row(*id, task_instance.clone())),
+            } => self.tis.push(row(*id, *task_instance.clone())),
             Decision::Delete { id } => self.tis.retain(|ti| ti.id != *id),
             Decision::Schedule { id, new_try } => {
                 let ti = self.by_id(*id);
