@@ -61,16 +61,27 @@ pub(crate) async fn check(
     }
 }
 
+const ONE_IMAGE: &str =
+    "executor_config: a task has no image of its own, an environment has one for all";
+const ADD_TO_IT: &str =
+    "what a task needs goes into modal.requirements or modal.image_commands in config.yaml";
+
 /// What tasks ask of their containers.
 fn check_executor_configs(dag: &ParsedDag) -> Vec<String> {
     dag.dag
         .tasks
         .iter()
         .filter_map(|task| {
-            let problem = ExecutorConfig::read(&task.executor_config).err()?;
+            let (problem, hint) = match ExecutorConfig::read(&task.executor_config) {
+                Ok(config) if config.image.is_some() => {
+                    (ONE_IMAGE.to_owned(), ADD_TO_IT.to_owned())
+                }
+                Ok(_) => return None,
+                Err(problem) => (problem.to_string(), problem.hint),
+            };
             Some(format!(
-                "the task {} of the DAG {}: {problem}\nhint: {}",
-                task.task_id, dag.dag_id, problem.hint
+                "the task {} of the DAG {}: {problem}\nhint: {hint}",
+                task.task_id, dag.dag_id
             ))
         })
         .collect()

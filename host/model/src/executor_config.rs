@@ -30,7 +30,7 @@ pub struct ExecutorConfig {
     /// Names of secrets.
     pub secrets: Vec<String>,
     pub env: BTreeMap<String, String>,
-    /// A name under `modal.images` in the environment's config.yaml.
+    /// The name of an image; who has only one refuses it.
     pub image: Option<String>,
     pub max_containers: Option<u32>,
     pub buffer_containers: Option<u32>,

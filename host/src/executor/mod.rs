@@ -15,7 +15,7 @@ use uuid::Uuid;
 use variant::Functions;
 
 pub use fate::Fate;
-pub use variant::{Deployed, function_name};
+pub use variant::Deployed;
 pub(crate) use variant::{resources, variant};
 pub use watch::{Observation, Watch};
 
@@ -75,8 +75,7 @@ impl Error {
                         modal_api::Error::Invalid(_) | modal_api::Error::Name { .. }
                     )
             }
-            Self::Function { name, source, .. } => name != RUN_TASK && source.is_not_found(),
-            Self::Spawn(_) | Self::Fate { .. } => false,
+            Self::Function { .. } | Self::Spawn(_) | Self::Fate { .. } => false,
         }
     }
 }

@@ -73,29 +73,16 @@ impl Functions {
     }
 }
 
-/// The name of the function with one of the environment's own images.
-#[must_use]
-pub fn function_name(image: Option<&str>) -> String {
-    image.map_or_else(
-        || RUN_TASK.to_owned(),
-        |image| format!("{RUN_TASK}-{image}"),
-    )
-}
-
 async fn find(
     client: &Client,
     deployed: &Deployed,
     config: &ExecutorConfig,
 ) -> Result<String, Error> {
-    let function = function(client, deployed, config.image.as_deref()).await?;
-    let rest = ExecutorConfig {
-        image: None,
-        ..config.clone()
-    };
-    if rest.is_empty() {
+    let function = function(client, deployed).await?;
+    if config.is_empty() {
         return Ok(function.function_id);
     }
-    let variant = variant(client, deployed, &rest)
+    let variant = variant(client, deployed, config)
         .await
         .map_err(Error::Variant)?;
     let bound = client
@@ -105,18 +92,13 @@ async fn find(
     Ok(bound.function_id)
 }
 
-async fn function(
-    client: &Client,
-    deployed: &Deployed,
-    image: Option<&str>,
-) -> Result<FunctionHandle, Error> {
-    let name = function_name(image);
+async fn function(client: &Client, deployed: &Deployed) -> Result<FunctionHandle, Error> {
     client
-        .function_get(&deployed.app, &name, &deployed.environment)
+        .function_get(&deployed.app, RUN_TASK, &deployed.environment)
         .await
         .map_err(|source| Error::Function {
             app: deployed.app.clone(),
-            name,
+            name: RUN_TASK.to_owned(),
             source,
         })
 }
