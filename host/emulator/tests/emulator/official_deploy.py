@@ -56,6 +56,14 @@ def until_there(name):
         time.sleep(0.05)
 
 
+def until_no_container():
+    """A stopped app's containers take a moment to leave."""
+    end = time.monotonic() + 60
+    while subprocess.check_output([sys.executable, "-m", "modal", "container", "list", "--json"]).strip() != b"[]":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def broken():
     app = modal.App("broken")
     image = modal.Image.debian_slim().dockerfile_commands("RNU make")
@@ -126,5 +134,6 @@ else:
     run("app", "logs", "shop", "--search", "working on 6")
     run("app", "stop", "shop", "--yes")
     print("stopped:", outcome(lambda: function("work").remote(1)))
+    until_no_container()
     run("app", "list", "--json")
     run("container", "list", "--json")

@@ -62,7 +62,7 @@ Config { placement: Local, modal: ModalConfig { environment: "", region: None, r
 fn every_key_of_modal_is_read() {
     let text = "
 placement: modal
-database: {connection_string: 'postgresql://u:secret@db.example/airflow'}
+database: {connection_string: 'postgresql://u:hush@db.example/airflow'}
 scheduler: {interval_seconds: 30}
 modal:
   environment: staging
@@ -87,7 +87,7 @@ modal:
     let there = Config::parse(&config.for_containers(), "settings").unwrap();
     assert_eq!(there.interval, config.interval);
     assert_eq!(there.modal.tasks_per_container, 4);
-    assert!(!config.for_containers().contains("secret"));
+    assert!(!config.for_containers().contains("hush"));
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn mistakes_are_answered_with_place_and_remedy() {
         "scheduler:\n interval_seconds: [60\n",
         "scheduler:\n  interval_seconds: 1\n  interval_seconds: 2\n",
         "xcom:\n  inline_bytes: 2000\n  max_bytes: 1000\n",
-        "database:\n  connection_string: mysql://u:secret@h/d\n",
+        "database:\n  connection_string: mysql://u:hush@h/d\n",
         "database:\n  connection_string: sqlite:////tmp/airflow.db\n",
         "database:\n  connection_string: localhost\n",
-        "database:\n  connection_string: 'postgresql://u:secret@h:port/d'\n",
-        "database:\n  connection_string: [secret]\n",
+        "database:\n  connection_string: 'postgresql://u:hush@h:port/d'\n",
+        "database:\n  connection_string: [hush]\n",
         "placement: cloud\n",
         "placment: modal\n",
         "placement: modal\n",
@@ -122,12 +122,12 @@ fn mistakes_are_answered_with_place_and_remedy() {
         "modal:\n  python_version: '3.9'\n",
         "modal:\n  secrets: warehouse\n",
         "modal:\n  task_memory: 1\n",
-        "placement: modal\ndatabase:\n  connection_string: postgresql://u:secret@h/d\nworker:\n  supervisor: airflow\n",
-        "placement: modal\ndatabase:\n  connection_string: postgresql://u:secret@h/d\nscheduler:\n  interval_seconds: 1\n",
+        "placement: modal\ndatabase:\n  connection_string: postgresql://u:hush@h/d\nworker:\n  supervisor: airflow\n",
+        "placement: modal\ndatabase:\n  connection_string: postgresql://u:hush@h/d\nscheduler:\n  interval_seconds: 1\n",
     ];
     let answers: Vec<String> = cases.iter().map(|text| answer(text)).collect();
     let answers = answers.join("\n\n");
-    assert!(!answers.contains("secret"));
+    assert!(!answers.contains("hush"));
     insta::assert_snapshot!(answers, @r#"
     read config.yaml, line 2: unknown key "scheduler.intervall_seconds"
     hint: did you mean scheduler.interval_seconds?

@@ -181,7 +181,7 @@ fn processes(task: &Queued<'_>) -> [Pid; 3] {
 }
 
 fn returned(state: &str, exit: i32) -> Option<Value> {
-    Some(cbor!({"state" => state, "exit" => exit}).unwrap())
+    Some(cbor!({"exit" => exit, "state" => state}).unwrap())
 }
 
 fn state_of(task: &Queued<'_>) -> String {
