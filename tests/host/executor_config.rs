@@ -42,7 +42,7 @@ fn what_can_not_be_had_fails_its_task_and_says_why() {
         ),
         (
             "secretive",
-            "it can't be started: get what executor_config asks for: no secret 'nobody-made-this': Secret 'nobody-made-this' not found in environment 'main'\nhint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one",
+            "it can't be started: get what executor_config asks for: no secret 'nobody-made-this': Secret 'nobody-made-this' not found in environment 'main'\nhint: `modal secret list` shows the secrets, `modal secret create` makes one",
         ),
     ]
     "#);

@@ -88,7 +88,7 @@ fn mistakes_are_told_before_anything_is_made() {
         create function execution_api: the app is not deployed
         create function airflow_ui: the app is not deployed
         error: no secret 'warehouse': Secret 'warehouse' not found in environment 'main'
-        hint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one
+        hint: `modal secret list` shows the secrets, `modal secret create` makes one
         ");
     });
 }
