@@ -1,4 +1,4 @@
-//! The warm Python process that forks a child for each DAG file (`host/python/dag_parser.py`), started when first
+//! The warm Python process that forks a child for each DAG file (`host/python/dag_parser`), started when first
 //! needed and again when a file takes it down.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,7 +18,29 @@ use crate::memory::{Asked, sha256};
 use crate::walls::{self, Walls};
 use crate::{Answers, Error, Result, Settings, frames, plugins, text};
 
-pub(crate) const PROGRAM: &str = include_str!("../../python/dag_parser.py");
+/// A folder that Python runs. What lies in it has names that no DAG file's own modules have.
+pub(crate) const PROGRAM: [(&str, &str); 5] = [
+    (
+        "__main__.py",
+        include_str!("../../python/dag_parser/__main__.py"),
+    ),
+    (
+        "modalflow_child.py",
+        include_str!("../../python/dag_parser/modalflow_child.py"),
+    ),
+    (
+        "modalflow_frames.py",
+        include_str!("../../python/dag_parser/modalflow_frames.py"),
+    ),
+    (
+        "modalflow_job.py",
+        include_str!("../../python/dag_parser/modalflow_job.py"),
+    ),
+    (
+        "modalflow_walls.py",
+        include_str!("../../python/dag_parser/modalflow_walls.py"),
+    ),
+];
 
 /// Imports of Airflow on a slow, loaded machine.
 const START: Duration = Duration::from_secs(60);
@@ -387,12 +409,14 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 
 /// Writes the program, and empties the one directory that the parser may write to.
 fn prepare(settings: &Settings, own: &Path) -> Result<PathBuf> {
-    let programs = settings.scratch.join("programs");
-    for directory in [&programs, &settings.scratch.join("stage")] {
+    let program = settings.scratch.join("programs").join("dag_parser");
+    for directory in [&program, &settings.scratch.join("stage")] {
         fs::create_dir_all(directory).map_err(Error::io("make directory", directory))?;
     }
-    let program = programs.join("dag_parser.py");
-    fs::write(&program, PROGRAM).map_err(Error::io("write", &program))?;
+    for (name, text) in PROGRAM {
+        let path = program.join(name);
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
+    }
     if own.exists() {
         fs::remove_dir_all(own).map_err(Error::io("empty", own))?;
     }

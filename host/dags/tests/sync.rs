@@ -361,16 +361,16 @@ async fn without_answers_a_file_that_asks_says_so() {
     insta::with_settings!({filters => vec![(r"py\x22, line \d+", "py\", line [n]")]}, {
         insta::assert_snapshot!(errors, @r#"
         a.py | Traceback (most recent call last):
-          File "[root]/dags-room/programs/dag_parser.py", line [n], in send
+          File "[root]/dags-room/programs/dag_parser/modalflow_child.py", line [n], in send
             self.refuse(answer["refused"], answer["hint"])
-          File "[root]/dags-room/programs/dag_parser.py", line [n], in refuse
+          File "[root]/dags-room/programs/dag_parser/modalflow_child.py", line [n], in refuse
             raise AirflowSecretsBackendAccessDenied(f"{what}{where}\nhint: {hint}") from None
         airflow.sdk.exceptions.AirflowSecretsBackendAccessDenied: the Variable "names" was asked for while the file was parsed (a.py, line 2)
         hint: ask for it inside a task, or by a template such as {{ var.value.name }}
         b.py | Traceback (most recent call last):
-          File "[root]/dags-room/programs/dag_parser.py", line [n], in send
+          File "[root]/dags-room/programs/dag_parser/modalflow_child.py", line [n], in send
             self.refuse(answer["refused"], answer["hint"])
-          File "[root]/dags-room/programs/dag_parser.py", line [n], in refuse
+          File "[root]/dags-room/programs/dag_parser/modalflow_child.py", line [n], in refuse
             raise AirflowSecretsBackendAccessDenied(f"{what}{where}\nhint: {hint}") from None
         airflow.sdk.exceptions.AirflowSecretsBackendAccessDenied: the Variable "names" was asked for while the file was parsed (b.py, line 2)
         hint: ask for it inside a task, or by a template such as {{ var.value.name }}
