@@ -11,7 +11,6 @@
 mod calls;
 mod deliveries;
 mod failures;
-mod measurements;
 mod more_operations;
 mod official_client;
 mod official_session;

@@ -149,7 +149,7 @@ async fn deploy(client: &Client) -> (String, String) {
             .unwrap()
             .was_there
     );
-    let source = vec![Upload::bytes("/root/follow_work.py", MODULE)];
+    let source = vec![Upload::bytes(format!("{CODE}/follow_work.py"), MODULE)];
     let source = client
         .mount_create(source, MountOwner::App(&app_id))
         .await

@@ -394,7 +394,7 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
     spawn, get: 10
     again by id: 10
     exception: ValueError: unlucky
-    place: ('/nowhere/else', '/root/official_app.py', False)
+    place: ('/nowhere/else', 'CODE/official_app.py', False)
     map: [2, 4, 6]
     spawned map: [1, 2]
     generator: [0, 1, 4, 9]

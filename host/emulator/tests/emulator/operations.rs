@@ -257,7 +257,7 @@ async fn deploy(told: &mut Told, builder: &str) -> String {
     told.say(format!("app: {before:?} then {}", kind(&app_id)));
 
     let uploads = vec![
-        Upload::bytes("/root/ops_work.py", MODULE),
+        Upload::bytes(format!("{CODE}/ops_work.py"), MODULE),
         Upload::bytes("/opt/large", vec![1; 5 << 20]).with_mode(0o755),
     ];
     let mount = client

@@ -24,7 +24,7 @@ fn place_with_keeper(mode: u32, idle: Duration) -> Place {
     // The keeper is this very test program, told to run one test that is the keeper.
     let program = directory.path().join("keeper");
     let text = format!(
-        "#!/bin/sh\nKEEPER_OF=$3 IDLE={} exec '{}' --exact postgres::tests::the_keeper --ignored\n",
+        "#!/bin/sh\nKEEPER_OF=$3 IDLE={} exec '{}' --exact postgres::tests::the_keeper\n",
         idle.as_millis(),
         std::env::current_exe().unwrap().display()
     );
@@ -65,10 +65,12 @@ async fn ask(url: &str, question: &'static str) -> String {
     answer
 }
 
+/// The keeper's process, which the other tests start. As a test it passes at once.
 #[test]
-#[ignore = "this is the keeper's process, which the other tests start"]
 fn the_keeper() {
-    let name = std::env::var("KEEPER_OF").unwrap();
+    let Ok(name) = std::env::var("KEEPER_OF") else {
+        return;
+    };
     let environment = Environment::open_unfinished(&Home::from_env().unwrap(), &name).unwrap();
     nix::unistd::setsid().unwrap();
     let idle = Duration::from_millis(std::env::var("IDLE").unwrap().parse().unwrap());

@@ -109,7 +109,7 @@ fn what_is_refused_says_what_to_write_instead() {
         json!({"retries": 11}),
         json!({"retries": {"max_retries": 1, "jitter": true}}),
         json!({"volumes": {"data": "raw"}}),
-        json!({"volumes": {"/root/": "raw"}}),
+        json!({"volumes": {"/tmp/": "raw"}}),
         json!({"volumes": {"/a/../etc": "raw"}}),
         json!({"secrets": {"a": 1}}),
         json!({"env": {"A": 1}}),
@@ -137,7 +137,7 @@ fn what_is_refused_says_what_to_write_instead() {
     executor_config: retries expects a number up to 10, or the arguments of modal.Retries, found 11; for example {"retries": 2} or {"retries": {"max_retries": 2, "initial_delay": 5}}
     executor_config: retries expects a number up to 10, or the arguments of modal.Retries, found {"jitter":true,"max_retries":1}; for example {"retries": 2} or {"retries": {"max_retries": 2, "initial_delay": 5}}
     executor_config: volumes expects a dict of volume names by absolute path, found {"data":"raw"}; for example {"volumes": {"/data": "my-volume"}}
-    executor_config: volumes expects a dict of volume names by absolute path, found {"/root/":"raw"}; for example {"volumes": {"/data": "my-volume"}}
+    executor_config: volumes expects a dict of volume names by absolute path, found {"/tmp/":"raw"}; for example {"volumes": {"/data": "my-volume"}}
     executor_config: volumes expects a dict of volume names by absolute path, found {"/a/../etc":"raw"}; for example {"volumes": {"/data": "my-volume"}}
     executor_config: secrets expects a name, found {"a":1}; for example {"secrets": "my-secret"}
     executor_config: env expects a dict of texts, found {"A":1}; for example {"env": {"LEVEL": "debug"}}
