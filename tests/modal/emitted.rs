@@ -34,7 +34,7 @@ for name, text in sorted(given["functions"].items()):
 fn the_emitted_program_deploys_what_create_deploys() {
     let name = Environment::unique();
     let more =
-        "modal:\n  tasks_per_container: 2\n  region: us-east\n  image_commands: [echo 1, echo 2]";
+        "modal:\n  tasks_per_container: 2\n  region: us-east\n  image_commands: [echo 1, echo 2]\n  images: {pandas: [echo 3]}";
     let (ours, theirs) = (Cloud::start(), Cloud::start());
     let here = Environment::prepare(&ours, &name, more);
     let _ = here.create(&[]).ok();
@@ -58,7 +58,7 @@ fn the_emitted_program_deploys_what_create_deploys() {
     let _ = theirs.modal(&["deploy", "modal_app.py"], &folder);
 
     let (ours_recorded, theirs_recorded) = (ours.recorded(), theirs.recorded());
-    assert_eq!(ours_recorded.functions.len(), 4);
+    assert_eq!(ours_recorded.functions.len(), 5);
     let before = lines(&ours, &ours_recorded);
     let after = lines(&theirs, &theirs_recorded);
     let only = |these: &[String], those: &[String], sign: &str| -> Vec<String> {

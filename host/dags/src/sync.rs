@@ -228,6 +228,7 @@ impl Dags {
                     &parsed,
                     candidate.operation,
                     &*self.validator,
+                    &self.settings.images,
                 )
                 .await
                 .map(|warnings| (parsed, warnings)),
