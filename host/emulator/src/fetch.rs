@@ -44,7 +44,11 @@ impl Core {
                     .is_some_and(|call| {
                         call.function_id == request.function_id
                             || request.all_variants
-                                && is_variant(&inner.state.rows, &call.function_id, &request.function_id)
+                                && is_variant(
+                                    &inner.state.rows,
+                                    &call.function_id,
+                                    &request.function_id,
+                                )
                     })
             })
             .filter(|input| {

@@ -211,7 +211,10 @@ impl Executor {
                 .filter(|call| !at_work.contains(&call.call_id))
                 .collect(),
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "no survey of calls");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "no survey of calls"
+                );
                 calls
             }
         }

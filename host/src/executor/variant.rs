@@ -78,7 +78,10 @@ impl Functions {
 /// The function that runs tasks with one of the environment's own images.
 #[must_use]
 pub fn function_name(image: Option<&str>) -> String {
-    image.map_or_else(|| RUN_TASK.to_owned(), |image| format!("{RUN_TASK}_{image}"))
+    image.map_or_else(
+        || RUN_TASK.to_owned(),
+        |image| format!("{RUN_TASK}_{image}"),
+    )
 }
 
 async fn find(

@@ -133,7 +133,12 @@ fn image(blueprint: &Blueprint, text: &mut String) {
     for (name, layer) in &blueprint.images {
         if let Layer::Run(commands) = layer {
             let commands: Vec<String> = commands.iter().map(|one| quoted(one)).collect();
-            let _ = writeln!(text, "    {}: image.run_commands({}),", quoted(name), commands.join(", "));
+            let _ = writeln!(
+                text,
+                "    {}: image.run_commands({}),",
+                quoted(name),
+                commands.join(", ")
+            );
         }
     }
     let _ = writeln!(text, "}}");

@@ -126,7 +126,9 @@ fn images(value: &Setting<'_>) -> Result<BTreeMap<String, Vec<String>>> {
         .map(|(name, node)| {
             let is_name = name.len() <= 40
                 && name.starts_with(|c: char| c.is_ascii_lowercase())
-                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             if !is_name {
                 return Err(value.wrong("names of lower-case letters, digits and underscores"));
             }
@@ -249,7 +251,10 @@ impl Config {
                 ("task_cpu", self.modal.task_cpu.to_string()),
                 ("task_memory", self.modal.task_memory.to_string()),
                 // Their names alone: containers check what DAGs ask for. JSON is YAML.
-                ("images", serde_json::json!(self.modal.named_images()).to_string()),
+                (
+                    "images",
+                    serde_json::json!(self.modal.named_images()).to_string(),
+                ),
                 ("secrets", serde_json::json!(self.modal.secrets).to_string()),
             ],
         );
