@@ -41,7 +41,12 @@ pub async fn open(
         python.python.clone(),
     );
     settings.python_key = python.python.display().to_string();
-    settings.rules_key = concat!("dag-rules ", env!("CARGO_PKG_VERSION")).to_owned();
+    settings.images = environment.config().modal.images.keys().cloned().collect();
+    settings.rules_key = format!(
+        "dag-rules {} {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.images.join(" ")
+    );
     settings.parse_timeout = environment.config().parse_timeout;
     settings.parser_environment = process_environment(environment, Purpose::DagParser);
     settings.sync_environment = process_environment(environment, Purpose::DagSync);

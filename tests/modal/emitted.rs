@@ -33,8 +33,7 @@ for name, text in sorted(given["functions"].items()):
 #[test]
 fn the_emitted_program_deploys_what_create_deploys() {
     let name = Environment::unique();
-    let more =
-        "modal:\n  tasks_per_container: 2\n  region: us-east\n  image_commands: [echo 1, echo 2]";
+    let more = "modal:\n  tasks_per_container: 2\n  region: us-east\n  image_commands: [echo 1, echo 2]\n  images: {pandas: [echo 3]}";
     let (ours, theirs) = (Cloud::start(), Cloud::start());
     let here = Environment::prepare(&ours, &name, more);
     let _ = here.create(&[]).ok();
@@ -58,7 +57,7 @@ fn the_emitted_program_deploys_what_create_deploys() {
     let _ = theirs.modal(&["deploy", "modal_app.py"], &folder);
 
     let (ours_recorded, theirs_recorded) = (ours.recorded(), theirs.recorded());
-    assert_eq!(ours_recorded.functions.len(), 4);
+    assert_eq!(ours_recorded.functions.len(), 5);
     let before = lines(&ours, &ours_recorded);
     let after = lines(&theirs, &theirs_recorded);
     let only = |these: &[String], those: &[String], sign: &str| -> Vec<String> {
@@ -77,11 +76,16 @@ fn the_emitted_program_deploys_what_create_deploys() {
     insta::assert_snapshot!(differences.join("\n").replace(&name, "NAME"), @r#"
     ours   run_task supported_input_formats ["DATA_FORMAT_CBOR"]
     ours   run_task supported_output_formats ["DATA_FORMAT_CBOR"]
+    ours   run_task_pandas supported_input_formats ["DATA_FORMAT_CBOR"]
+    ours   run_task_pandas supported_output_formats ["DATA_FORMAT_CBOR"]
     ours   scheduler_tick supported_input_formats ["DATA_FORMAT_CBOR"]
     ours   scheduler_tick supported_output_formats ["DATA_FORMAT_CBOR"]
     theirs run_task function_schema {"arguments": [{"full_type": {"base_type": "PARAM_TYPE_DICT"}, "name": "payload"}], "return_type": {"base_type": "PARAM_TYPE_DICT"}, "schema_type": "FUNCTION_SCHEMA_V1"}
     theirs run_task supported_input_formats ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
     theirs run_task supported_output_formats ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+    theirs run_task_pandas function_schema {"arguments": [{"full_type": {"base_type": "PARAM_TYPE_DICT"}, "name": "payload"}], "return_type": {"base_type": "PARAM_TYPE_DICT"}, "schema_type": "FUNCTION_SCHEMA_V1"}
+    theirs run_task_pandas supported_input_formats ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
+    theirs run_task_pandas supported_output_formats ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
     theirs scheduler_tick function_schema {"return_type": {"base_type": "PARAM_TYPE_UNKNOWN"}, "schema_type": "FUNCTION_SCHEMA_V1"}
     theirs scheduler_tick supported_input_formats ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]
     theirs scheduler_tick supported_output_formats ["DATA_FORMAT_PICKLE", "DATA_FORMAT_CBOR"]

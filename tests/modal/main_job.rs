@@ -18,9 +18,9 @@ def on_modal():
         print("a line from a container")
         return list(range(5))
 
-    @task
+    @task(executor_config={"image": "pandas", "cpu": 1, "env": {"PADDING": "x"}})
     def large(numbers):
-        return "x" * 20_000 + str(sum(numbers))
+        return os.environ["PADDING"] * 20_000 + str(sum(numbers))
 
     @task
     def last(text):
@@ -40,7 +40,7 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
     let here = Environment::prepare(
         &cloud,
         &name,
-        "scheduler: {interval_seconds: 20}\nmodal:\n  idle_seconds: 30",
+        "scheduler: {interval_seconds: 20}\nmodal:\n  idle_seconds: 30\n  images: {pandas: [echo 1]}",
     );
     let _ = here.create(&[]).ok();
 

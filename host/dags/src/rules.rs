@@ -13,6 +13,7 @@ pub(crate) async fn check(
     parsed: &Parsed,
     operation: Operation,
     validator: &dyn DagValidator,
+    images: &[String],
 ) -> Result<Vec<String>, Failure> {
     let mut errors = Vec::new();
     let mut warnings = parsed.warnings.clone();
@@ -30,7 +31,7 @@ pub(crate) async fn check(
                 dag.dag_id, missing.what, missing.hint
             ));
         }
-        errors.extend(check_executor_configs(dag));
+        errors.extend(check_executor_configs(dag, images));
         let request = ValidationRequest {
             operation,
             bundle: BUNDLE.to_owned(),
@@ -61,22 +62,28 @@ pub(crate) async fn check(
     }
 }
 
-const ONE_IMAGE: &str =
-    "executor_config: a task has no image of its own, an environment has one for all";
-const ADD_TO_IT: &str =
-    "what a task needs goes into modal.requirements or modal.image_commands in config.yaml";
+fn no_image(name: &str, images: &[String]) -> (String, String) {
+    let there = match images {
+        [] => "there is none yet".to_owned(),
+        names => format!("there are {}", names.join(", ")),
+    };
+    (
+        format!("executor_config: the environment has no image {name:?}"),
+        format!("images are made under modal.images in config.yaml; {there}"),
+    )
+}
 
 /// What tasks ask of their containers.
-fn check_executor_configs(dag: &ParsedDag) -> Vec<String> {
+fn check_executor_configs(dag: &ParsedDag, images: &[String]) -> Vec<String> {
     dag.dag
         .tasks
         .iter()
         .filter_map(|task| {
             let (problem, hint) = match ExecutorConfig::read(&task.executor_config) {
-                Ok(config) if config.image.is_some() => {
-                    (ONE_IMAGE.to_owned(), ADD_TO_IT.to_owned())
-                }
-                Ok(_) => return None,
+                Ok(config) => match config.image {
+                    Some(image) if !images.contains(&image) => no_image(&image, images),
+                    _ => return None,
+                },
                 Err(problem) => (problem.to_string(), problem.hint),
             };
             Some(format!(

@@ -16,6 +16,8 @@ pub struct Settings {
     pub python_key: String,
     /// Changes when the validators or their settings do.
     pub rules_key: String,
+    /// Names of images that tasks may ask for.
+    pub images: Vec<String>,
     /// Wall-clock limit of one file.
     pub parse_timeout: Duration,
     /// How much memory one file may take beyond what the warm process has mapped.
@@ -42,6 +44,7 @@ impl Settings {
             python,
             python_key: String::new(),
             rules_key: String::new(),
+            images: Vec::new(),
             parse_timeout: Duration::from_secs(5),
             parse_memory: 1 << 30,
             parallel: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),

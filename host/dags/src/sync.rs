@@ -232,6 +232,7 @@ impl Dags {
                     &parsed,
                     candidate.operation,
                     &*self.validator,
+                    &self.settings.images,
                 )
                 .await
                 .map(|warnings| (parsed, warnings)),

@@ -8,6 +8,8 @@ use prost_types::Timestamp;
 
 use crate::{
     core::Core,
+    definitions::FunctionRow,
+    rows::Rows,
     state::{Input, Phase},
 };
 
@@ -39,7 +41,15 @@ impl Core {
                     .state
                     .calls
                     .get(&input.function_call_id)
-                    .is_some_and(|call| call.function_id == request.function_id)
+                    .is_some_and(|call| {
+                        call.function_id == request.function_id
+                            || request.all_variants
+                                && is_variant(
+                                    &inner.state.rows,
+                                    &call.function_id,
+                                    &request.function_id,
+                                )
+                    })
             })
             .filter(|input| {
                 since.is_none_or(|since| input.enqueued_at >= since)
@@ -50,6 +60,11 @@ impl Core {
         let surplus = found.len().saturating_sub(limit);
         found.into_iter().skip(surplus).map(info).collect()
     }
+}
+
+fn is_variant(rows: &Rows, function_id: &str, of: &str) -> bool {
+    rows.get::<FunctionRow>(function_id)
+        .is_some_and(|row| row.parent == of)
 }
 
 fn info(input: &Input) -> FunctionCallInputInfo {

@@ -95,6 +95,7 @@ pub const KEYS: &[&str] = &[
     "modal.image",
     "modal.airflow_python",
     "modal.requirements",
+    "modal.images",
     "modal.image_commands",
     "modal.secrets",
     "modal.task_cpu",

@@ -5,20 +5,24 @@ mod fate;
 mod variant;
 mod watch;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use ciborium::Value;
 use futures::StreamExt;
-use modal_api::{CallStatus, Client};
+use metadata::dispatch::OpenCall;
+use modal_api::{CallStatus, Client, FetchedStatus, Latest};
 use model::ExecutorConfig;
 use uuid::Uuid;
 use variant::Functions;
 
 pub use fate::Fate;
-pub use variant::Deployed;
+pub use variant::{Deployed, function_name};
 pub(crate) use variant::{resources, variant};
 pub use watch::{Observation, Watch};
 
+/// Fewer open calls are asked one by one.
+const WORTH_A_SURVEY: usize = 8;
 /// Spawns that are under way at once.
 const SPAWNS_AT_ONCE: usize = 32;
 
@@ -39,6 +43,8 @@ pub enum Error {
     ExecutorConfig(model::executor_config::Problem),
     #[error("get what executor_config asks for")]
     Variant(#[source] modal_api::Error),
+    #[error("survey the calls of {RUN_TASK}")]
+    Survey(#[source] modal_api::Error),
     #[error("start a function call")]
     Spawn(#[source] modal_api::Error),
     #[error("learn the fate of call {call_id}")]
@@ -56,6 +62,7 @@ impl Error {
         match self {
             Self::Function { source, .. }
             | Self::Variant(source)
+            | Self::Survey(source)
             | Self::Spawn(source)
             | Self::Fate { source, .. } => source.is_passing(),
             Self::ExecutorConfig(_) => false,
@@ -75,7 +82,7 @@ impl Error {
                         modal_api::Error::Invalid(_) | modal_api::Error::Name { .. }
                     )
             }
-            Self::Function { .. } | Self::Spawn(_) | Self::Fate { .. } => false,
+            Self::Function { .. } | Self::Survey(_) | Self::Spawn(_) | Self::Fate { .. } => false,
         }
     }
 }
@@ -190,6 +197,47 @@ impl Executor {
                 source,
             }),
         }
+    }
+
+    /// Leaves out the calls that are certainly at work still: one question about all of them, whose answer is a hint to ask
+    /// less. Without an answer none is left out.
+    pub(crate) async fn doubtful(&self, calls: Vec<OpenCall>) -> Vec<OpenCall> {
+        if calls.len() < WORTH_A_SURVEY {
+            return calls;
+        }
+        match self.at_work(calls.len()).await {
+            Ok(at_work) => calls
+                .into_iter()
+                .filter(|call| !at_work.contains(&call.call_id))
+                .collect(),
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "no survey of calls"
+                );
+                calls
+            }
+        }
+    }
+
+    /// Of the newest calls, variants' among them, those that wait or run.
+    async fn at_work(&self, open: usize) -> Result<HashSet<String>, Error> {
+        let function_id = self
+            .functions
+            .id(&self.client, &self.deployed, &ExecutorConfig::default())
+            .await?;
+        // What ended in the meantime stands among them.
+        let most = u32::try_from(open * 2 + 100).unwrap_or(u32::MAX);
+        let latest = self
+            .client
+            .calls_fetch(&function_id, Latest::Count(most))
+            .await
+            .map_err(Error::Survey)?;
+        Ok(latest
+            .into_iter()
+            .filter(|call| matches!(call.status, FetchedStatus::Pending | FetchedStatus::Running))
+            .map(|call| call.function_call_id)
+            .collect())
     }
 
     /// Ends a call whose try is over. The worker tells the task and leaves.

@@ -23,6 +23,8 @@ pub struct Deployed {
     /// Names of volumes by where they are mounted.
     pub volumes: BTreeMap<String, String>,
     pub resources: Resources,
+    /// Images of a task's own have functions of their own. Where they have none, tasks run on what there is.
+    pub has_images: bool,
     /// A task that asks for cores, memory or a GPU has its container for itself, and there are at most so many; none: all
     /// share what the machine has.
     pub containers_with_resources: Option<u32>,
@@ -73,12 +75,26 @@ impl Functions {
     }
 }
 
+/// The function that runs tasks with one of the environment's own images.
+#[must_use]
+pub fn function_name(image: Option<&str>) -> String {
+    image.map_or_else(
+        || RUN_TASK.to_owned(),
+        |image| format!("{RUN_TASK}_{image}"),
+    )
+}
+
 async fn find(
     client: &Client,
     deployed: &Deployed,
     config: &ExecutorConfig,
 ) -> Result<String, Error> {
-    let function = function(client, deployed).await?;
+    let image = config.image.as_deref().filter(|_| deployed.has_images);
+    let function = function(client, deployed, image).await?;
+    let config = &ExecutorConfig {
+        image: None,
+        ..config.clone()
+    };
     if config.is_empty() {
         return Ok(function.function_id);
     }
@@ -92,13 +108,18 @@ async fn find(
     Ok(bound.function_id)
 }
 
-async fn function(client: &Client, deployed: &Deployed) -> Result<FunctionHandle, Error> {
+async fn function(
+    client: &Client,
+    deployed: &Deployed,
+    image: Option<&str>,
+) -> Result<FunctionHandle, Error> {
+    let name = function_name(image);
     client
-        .function_get(&deployed.app, RUN_TASK, &deployed.environment)
+        .function_get(&deployed.app, &name, &deployed.environment)
         .await
         .map_err(|source| Error::Function {
             app: deployed.app.clone(),
-            name: RUN_TASK.to_owned(),
+            name,
             source,
         })
 }

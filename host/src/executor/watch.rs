@@ -78,8 +78,10 @@ impl Watch {
     pub async fn look(&mut self, calls: Vec<OpenCall>) {
         let calls = calls
             .into_iter()
-            .filter(|call| !self.following.contains(&call.dispatch_id));
+            .filter(|call| !self.following.contains(&call.dispatch_id))
+            .collect();
         let executor = &self.executor;
+        let calls = executor.doubtful(calls).await;
         let looked: Vec<(Uuid, Result<Option<Fate>, super::Error>)> = futures::stream::iter(calls)
             .map(|call| async move {
                 let fate = executor.fate(&call.call_id, Duration::ZERO).await;

@@ -10,7 +10,7 @@ use environment::{Environment, ModalConfig, python};
 use sha2::{Digest, Sha256};
 
 use super::container::{AIRFLOW_UI, EXECUTION_API, SCHEDULER_TICK};
-use crate::executor::RUN_TASK;
+use crate::executor::{RUN_TASK, function_name};
 use crate::house::app_name;
 use crate::tick::CALLBACKS_AT_ONCE;
 
@@ -44,6 +44,8 @@ pub(crate) struct Blueprint {
     pub(crate) dict: String,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) image: Image,
+    /// Images of their own for tasks that ask for them: what comes on top of the image, by name.
+    pub(crate) images: BTreeMap<String, Layer>,
     pub(crate) functions: Vec<Function>,
 }
 
@@ -96,7 +98,11 @@ pub(crate) enum Content {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Function {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
+    /// What it is called in our Python file.
+    pub(crate) entry: &'static str,
+    /// One of the blueprint's images; without it the image of all.
+    pub(crate) image: Option<String>,
     pub(crate) kind: Kind,
     /// Names of Secrets, in the order in which later ones win.
     pub(crate) secrets: Vec<String>,
@@ -203,8 +209,10 @@ impl Blueprint {
         let mut workers = vec![worker_secret_name(name)];
         workers.extend(modal.secrets.iter().cloned());
         let at_once = modal.tasks_per_container.max(1);
-        let function = |name, kind, secrets: &[String]| Function {
-            name,
+        let function = |entry: &'static str, kind, secrets: &[String]| Function {
+            name: entry.to_owned(),
+            entry,
+            image: None,
             kind,
             secrets: secrets.to_vec(),
             cpu: 0.125,
@@ -218,7 +226,7 @@ impl Blueprint {
             startup,
             routing_region: modal.routing_region.clone(),
         };
-        let functions = vec![
+        let mut functions = vec![
             Function {
                 memory: 512,
                 ..function(
@@ -256,6 +264,19 @@ impl Blueprint {
                 ..function(AIRFLOW_UI, server(ui_port, UI_START), &ours)
             },
         ];
+        let workers: Vec<Function> = modal
+            .images
+            .keys()
+            .filter_map(|image| {
+                let worker = functions.iter().find(|one| one.entry == RUN_TASK)?;
+                Some(Function {
+                    name: function_name(Some(image)),
+                    image: Some(image.clone()),
+                    ..worker.clone()
+                })
+            })
+            .collect();
+        functions.extend(workers);
         Ok(Self {
             environment: modal.environment.clone(),
             app,
@@ -263,6 +284,11 @@ impl Blueprint {
             dict: dict_name(name),
             secrets,
             image: image(modal, environment.requirements()?, program),
+            images: modal
+                .images
+                .iter()
+                .map(|(name, commands)| (name.clone(), Layer::Run(commands.clone())))
+                .collect(),
             functions,
         })
     }

@@ -81,6 +81,7 @@ pub(crate) fn deployed(environment: &Environment, settings: &Settings) -> Deploy
             memory_mib: Some(modal.task_memory),
             ..Resources::default()
         },
+        has_images: true,
         ..Deployed::default()
     }
 }

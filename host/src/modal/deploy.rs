@@ -104,10 +104,11 @@ impl Making<'_> {
         let secrets = self.secrets().await?;
         drop(step);
         let mount_ids = self.code().await?;
-        let image_id = self.image().await?;
+        let (image_id, images) = self.images().await?;
         let step = self.progress.step("deploying functions");
         let parts = Parts {
             image_id,
+            images,
             mount_ids,
             secrets,
             volume_id: volume.volume_id,
@@ -117,12 +118,12 @@ impl Making<'_> {
         for function in &blueprint.functions {
             let definition = define(function, &blueprint.app, &parts);
             let made = self
-                .define(&definition, known.get(function.name))
+                .define(&definition, known.get(&function.name))
                 .await
                 .map_err(Error::at(format!("deploy function {}", function.name)))?;
-            urls.insert(function.name, made.web_url.clone());
+            urls.insert(function.entry, made.web_url.clone());
             functions.insert(
-                function.name.to_owned(),
+                function.name.clone(),
                 (made.function_id, made.definition_id),
             );
         }
@@ -198,7 +199,8 @@ impl Making<'_> {
         Ok(vec![self.client.mount_of_client().await?, ours])
     }
 
-    async fn image(&self) -> Result<String, Error> {
+    /// The image of all functions, and those of single tasks on top of it, by name.
+    async fn images(&self) -> Result<(String, BTreeMap<String, String>), Error> {
         let step = self.progress.step("building the image");
         let image = &self.blueprint.image;
         let mut image_id = self
@@ -211,37 +213,43 @@ impl Making<'_> {
             )
             .await?;
         for layer in &image.layers {
-            let mut commands = vec!["FROM base".to_owned()];
-            let mut context = None;
-            match layer {
-                Layer::NoEntrypoint => commands.push("ENTRYPOINT []".to_owned()),
-                Layer::Run(lines) => {
-                    commands.extend(lines.iter().map(|line| format!("RUN {line}")))
-                }
-                Layer::Copy { file, to } => {
-                    let upload = upload(file, to)?;
-                    context = Some(
-                        self.client
-                            .mount_create(vec![upload], MountOwner::App(self.app_id))
-                            .await?,
-                    );
-                    commands.push("COPY . /".to_owned());
-                }
-            }
-            let base = image_id;
-            image_id = self
-                .layer(
-                    ImageLayer {
-                        base: Some(&base),
-                        commands,
-                        context_mount_id: context.as_deref(),
-                        ..ImageLayer::default()
-                    },
-                    &step,
-                )
-                .await?;
+            image_id = self.on_top(&image_id, layer, &step).await?;
         }
-        Ok(image_id)
+        let mut images = BTreeMap::new();
+        for (name, layer) in &self.blueprint.images {
+            images.insert(name.clone(), self.on_top(&image_id, layer, &step).await?);
+        }
+        Ok((image_id, images))
+    }
+
+    async fn on_top(
+        &self,
+        base: &str,
+        layer: &Layer,
+        step: &environment::progress::Step,
+    ) -> Result<String, Error> {
+        let mut commands = vec!["FROM base".to_owned()];
+        let mut context = None;
+        match layer {
+            Layer::NoEntrypoint => commands.push("ENTRYPOINT []".to_owned()),
+            Layer::Run(lines) => commands.extend(lines.iter().map(|line| format!("RUN {line}"))),
+            Layer::Copy { file, to } => {
+                let upload = upload(file, to)?;
+                context = Some(
+                    self.client
+                        .mount_create(vec![upload], MountOwner::App(self.app_id))
+                        .await?,
+                );
+                commands.push("COPY . /".to_owned());
+            }
+        }
+        let layer = ImageLayer {
+            base: Some(base),
+            commands,
+            context_mount_id: context.as_deref(),
+            ..ImageLayer::default()
+        };
+        self.layer(layer, step).await
     }
 
     async fn layer(
@@ -280,6 +288,8 @@ fn upload(file: &File, to: &str) -> Result<Upload, Error> {
 /// What all functions have in common, by ids.
 struct Parts {
     image_id: String,
+    /// By name.
+    images: BTreeMap<String, String>,
     mount_ids: Vec<String>,
     /// By name.
     secrets: BTreeMap<String, String>,
@@ -289,7 +299,7 @@ struct Parts {
 fn define(function: &Function, app: &str, parts: &Parts) -> Definition {
     let python = Code::Python {
         module: MODULE.to_owned(),
-        name: function.name.to_owned(),
+        name: function.entry.to_owned(),
     };
     let code = match &function.kind {
         Kind::Scheduled { .. } | Kind::Called { .. } => python,
@@ -300,7 +310,7 @@ fn define(function: &Function, app: &str, parts: &Parts) -> Definition {
         } => Code::Server(HttpServer {
             class: Some(PythonClass {
                 module: MODULE.to_owned(),
-                name: function.name.to_owned(),
+                name: function.entry.to_owned(),
             }),
             port: *port,
             proxy_regions: vec![routing_region.clone()],
@@ -309,7 +319,12 @@ fn define(function: &Function, app: &str, parts: &Parts) -> Definition {
             unauthenticated: true,
         }),
     };
-    let mut definition = Definition::new(app, function.name, code, &parts.image_id);
+    let image_id = function
+        .image
+        .as_ref()
+        .and_then(|name| parts.images.get(name))
+        .unwrap_or(&parts.image_id);
+    let mut definition = Definition::new(app, &function.name, code, image_id);
     definition.mount_ids.clone_from(&parts.mount_ids);
     definition.secret_ids = function
         .secrets

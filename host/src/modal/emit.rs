@@ -126,6 +126,22 @@ fn image(blueprint: &Blueprint, text: &mut String) {
         };
     }
     let _ = writeln!(text, ")");
+    if blueprint.images.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "images = {{");
+    for (name, layer) in &blueprint.images {
+        if let Layer::Run(commands) = layer {
+            let commands: Vec<String> = commands.iter().map(|one| quoted(one)).collect();
+            let _ = writeln!(
+                text,
+                "    {}: image.run_commands({}),",
+                quoted(name),
+                commands.join(", ")
+            );
+        }
+    }
+    let _ = writeln!(text, "}}");
 }
 
 fn define(function: &Function, text: &mut String) {
@@ -135,7 +151,10 @@ fn define(function: &Function, text: &mut String) {
         .map(|name| format!("modal.Secret.from_name({})", quoted(name)))
         .collect();
     let mut options = vec![
-        "image=image".to_owned(),
+        match &function.image {
+            None => "image=image".to_owned(),
+            Some(name) => format!("image=images[{}]", quoted(name)),
+        },
         format!("secrets=[{}]", secrets.join(", ")),
         format!("volumes={{{}: volume}}", quoted(VOLUME)),
         format!("cpu={:?}", function.cpu),
@@ -144,7 +163,10 @@ fn define(function: &Function, text: &mut String) {
         format!("scaledown_window={}", function.idle.as_secs()),
     ];
     let region = function.region.as_deref().map(quoted);
-    let mut target = format!("{MODULE}.{}", function.name);
+    let mut target = format!("{MODULE}.{}", function.entry);
+    if function.name != function.entry {
+        options.push(format!("name={}", quoted(&function.name)));
+    }
     let decorator = match &function.kind {
         Kind::Scheduled { timeout, every } => {
             options.push(format!("timeout={}", timeout.as_secs()));

@@ -143,7 +143,7 @@ pub(crate) fn plan(blueprint: &Blueprint, wanted: &Fingerprint, there: &There) -
         let same = same(|print| &print.functions) && same(|print| &print.image);
         plan.push(part(
             "function",
-            function.name,
+            &function.name,
             same,
             "its definition differs",
         ));
@@ -215,6 +215,7 @@ impl Fingerprint {
                 }
             }
         }
+        image.update(format!("{:?}", blueprint.images));
         let mut functions = Sha256::new();
         functions.update(FUNCTIONS);
         functions.update(format!("{:?}", blueprint.functions));

@@ -1,9 +1,11 @@
 //! The section `modal`: what `create` deploys there. It knows names and ranges, and nothing of how it is deployed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::document::Value;
 use super::{Config, Setting, Supervisor, unknown};
 use crate::{Error, Result};
 
@@ -33,6 +35,9 @@ pub struct ModalConfig {
     pub requirements: Option<PathBuf>,
     /// `modal.image_commands`: shell commands that the image is built with at last.
     pub image_commands: Vec<String>,
+    /// `modal.images`: by name, the shell commands that make an image of its own on the environment's. A task names it as `image` in its
+    /// `executor_config`.
+    pub images: BTreeMap<String, Vec<String>>,
     /// `modal.secrets`: names of Modal's Secrets that tasks get as environment variables.
     pub secrets: Vec<String>,
     /// `modal.task_cpu`: cores that one worker's container asks for.
@@ -58,6 +63,7 @@ impl Default for ModalConfig {
             airflow_python: None,
             requirements: None,
             image_commands: Vec::new(),
+            images: BTreeMap::new(),
             secrets: Vec::new(),
             task_cpu: 0.5,
             task_memory: 512,
@@ -69,6 +75,11 @@ impl Default for ModalConfig {
 }
 
 impl ModalConfig {
+    /// The names, each with no commands.
+    fn named_images(&self) -> BTreeMap<&str, [&str; 0]> {
+        self.images.keys().map(|name| (name.as_str(), [])).collect()
+    }
+
     pub(super) fn set(&mut self, value: &Setting<'_>) -> Result<()> {
         match value.key {
             "modal.environment" => self.environment = value.text_or_none()?.unwrap_or_default(),
@@ -88,6 +99,7 @@ impl ModalConfig {
             "modal.airflow_python" => self.airflow_python = value.text_or_none()?,
             "modal.requirements" => self.requirements = value.text_or_none()?.map(PathBuf::from),
             "modal.image_commands" => self.image_commands = value.texts()?,
+            "modal.images" => self.images = images(value)?,
             "modal.secrets" => self.secrets = value.texts()?,
             "modal.task_cpu" => self.task_cpu = value.number(0.125, 64.0)?,
             "modal.task_memory" => self.task_memory = narrow(value.whole(128, 344_064)?),
@@ -100,6 +112,30 @@ impl ModalConfig {
         }
         Ok(())
     }
+}
+
+/// Names that can be part of a function's.
+fn images(value: &Setting<'_>) -> Result<BTreeMap<String, Vec<String>>> {
+    let entries = match &value.node.value {
+        Value::Mapping(entries) => entries.as_slice(),
+        Value::Null => &[],
+        _ => return Err(value.wrong("names, and below each a list of commands")),
+    };
+    entries
+        .iter()
+        .map(|(name, node)| {
+            let is_name = name.len() <= 40
+                && name.starts_with(|c: char| c.is_ascii_lowercase())
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !is_name {
+                return Err(value.wrong("names of lower-case letters, digits and underscores"));
+            }
+            let commands = Setting { node, ..*value }.texts()?;
+            Ok((name.clone(), commands))
+        })
+        .collect()
 }
 
 fn narrow(number: u64) -> u32 {
@@ -117,6 +153,7 @@ pub(super) fn example(key: &str) -> &'static str {
         "modal.airflow_python" => "/opt/airflow/bin/python",
         "modal.requirements" => "requirements.txt",
         "modal.image_commands" => "[\"apt-get install -y git\"]",
+        "modal.images" => "{pandas: [\"python -m pip install pandas\"]}",
         "modal.secrets" => "[my-warehouse]",
         "modal.task_cpu" => "0.5",
         "modal.task_memory" => "512",
@@ -213,7 +250,11 @@ impl Config {
                 ),
                 ("task_cpu", self.modal.task_cpu.to_string()),
                 ("task_memory", self.modal.task_memory.to_string()),
-                // JSON is YAML.
+                // Their names alone: containers check what DAGs ask for. JSON is YAML.
+                (
+                    "images",
+                    serde_json::json!(self.modal.named_images()).to_string(),
+                ),
                 ("secrets", serde_json::json!(self.modal.secrets).to_string()),
             ],
         );
