@@ -1,4 +1,4 @@
-//! The room's front: [`Dags`], and the sync of the folder with Airflow's tables: which files are read, and who holds its lock.
+//! The room's front: [`Dags`], and the sync of the folder with Airflow's tables.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

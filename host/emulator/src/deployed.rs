@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString, fs, io, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use modal_api::{
+    CODE_FOLDER,
     verbatim::ContainerArguments,
     wire::{self, FileDescriptor, object::HandleMetadataOneof},
 };
@@ -21,8 +22,6 @@ use crate::{
     volumes,
 };
 
-/// Modal's working directory, where it puts the caller's code.
-const CODE: &str = "/root";
 const RUNTIME: &str = "modal._container_entrypoint";
 
 /// A definition that is at work.
@@ -92,19 +91,19 @@ pub(crate) fn launch(core: &Core, task_id: &str, deployed: &Deployed) -> io::Res
         (
             enter(&script, &runtime),
             core.scratch_dir(),
-            PathBuf::from(CODE),
+            PathBuf::from(CODE_FOLDER),
         )
     } else {
         let inside = |path: &str| folder.join(path.trim_start_matches('/'));
         let here = folder.join(&parts.ground.workdir);
-        (runtime.to_vec(), here, inside(CODE))
+        (runtime.to_vec(), here, inside(CODE_FOLDER))
     };
 
     let mut env = BTreeMap::<OsString, OsString>::new();
     let mut set = |name: &str, value: OsString| env.insert(name.into(), value);
     set("PYTHONUNBUFFERED", "1".into());
     if python.isolates {
-        set("HOME", CODE.into());
+        set("HOME", CODE_FOLDER.into());
     }
     set("PATH", path_with(&python.path));
     let mut python_path = code.into_os_string();
@@ -187,7 +186,7 @@ fn parts(core: &Core, inner: &Inner, deployed: &Deployed) -> Result<Parts, tonic
             is_read_only: mount.read_only,
         });
     }
-    let workdir = volumes::inside(effects.workdir.as_deref().unwrap_or(CODE))?;
+    let workdir = volumes::inside(effects.workdir.as_deref().unwrap_or(CODE_FOLDER))?;
     let values = definition
         .secret_ids
         .iter()

@@ -66,6 +66,9 @@ impl Default for Retries {
     }
 }
 
+/// Where a container finds its code: the working directory of Modal's runtime.
+pub const CODE_FOLDER: &str = "/root";
+
 /// What a container runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Code {

@@ -56,8 +56,8 @@ pub use client::{Client, Hello};
 pub use config::{CLIENT_VERSION_VARIABLE, Config};
 pub use credentials::{ClientKind, Credentials};
 pub use definition::{
-    Code, Definition, HttpServer, PythonClass, Resources, Retries, Scaling, Schedule, Variant,
-    VolumeMount,
+    CODE_FOLDER, Code, Definition, HttpServer, PythonClass, Resources, Retries, Scaling, Schedule,
+    Variant, VolumeMount,
 };
 pub use dicts::ListedObject;
 pub use environments::{Environment, TokenInfo};

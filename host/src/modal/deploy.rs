@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use environment::Progress;
 use modal_api::{
-    Client, Code, Creation, Definition, FunctionHandle, HttpServer, ImageBuild, ImageLayer,
-    MountOwner, Publication, PythonClass, Resources, Retries, Scaling, Upload, VolumeMount,
-    VolumeVersion,
+    CODE_FOLDER, Client, Code, Creation, Definition, FunctionHandle, HttpServer, ImageBuild,
+    ImageLayer, MountOwner, Publication, PythonClass, Resources, Retries, Scaling, Upload,
+    VolumeMount, VolumeVersion,
 };
 
 use super::blueprint::{
@@ -15,9 +15,6 @@ use super::blueprint::{
 };
 use super::container::{AIRFLOW_UI, EXECUTION_API};
 use super::error::Error;
-
-/// Where Modal's runtime finds callers' code.
-const CODE: &str = "/root";
 
 /// What is deployed now.
 #[derive(Debug, Clone)]
@@ -191,7 +188,7 @@ impl Making<'_> {
 
     /// Modal's runtime, and the file with our functions.
     async fn code(&self) -> Result<Vec<String>, Error> {
-        let file = Upload::bytes(format!("{CODE}/{MODULE}.py"), FUNCTIONS);
+        let file = Upload::bytes(format!("{CODE_FOLDER}/{MODULE}.py"), FUNCTIONS);
         let ours = self
             .client
             .mount_create(vec![file], MountOwner::App(self.app_id))

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use ciborium::Value;
 use modal_api::{
-    CallStatus, Client, Code, Creation, Definition, Depth, FetchedStatus, Follow, ImageBuild,
-    ImageLayer, Latest, LogFilter, MountOwner, Overwrite, Publication, Upload, VolumeVersion,
+    CODE_FOLDER, CallStatus, Client, Code, Creation, Definition, Depth, FetchedStatus, Follow,
+    ImageBuild, ImageLayer, Latest, LogFilter, MountOwner, Overwrite, Publication, Upload,
+    VolumeVersion,
 };
 use uuid::Uuid;
 
@@ -149,7 +150,10 @@ async fn deploy(client: &Client) -> (String, String) {
             .unwrap()
             .was_there
     );
-    let source = vec![Upload::bytes(format!("{CODE}/follow_work.py"), MODULE)];
+    let source = vec![Upload::bytes(
+        format!("{CODE_FOLDER}/follow_work.py"),
+        MODULE,
+    )];
     let source = client
         .mount_create(source, MountOwner::App(&app_id))
         .await

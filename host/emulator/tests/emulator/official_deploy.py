@@ -1,4 +1,7 @@
-"""`modal deploy`, `run`, `app …` and calls of what was deployed, against the emulator. The app's file is the first argument."""
+"""`modal deploy`, `run`, `app …` and calls of what was deployed, against the emulator.
+
+Arguments: the app's file, which round it is, and where a container finds its code; in the second round two calls.
+"""
 
 import os
 import re
@@ -8,7 +11,7 @@ import time
 
 import modal
 
-FILE, ROUND = sys.argv[1], sys.argv[2]
+FILE, ROUND, CODE_FOLDER = sys.argv[1:4]
 
 
 def run(*words):
@@ -83,7 +86,8 @@ if ROUND == "first":
     print("spawn, get:", call.get(timeout=60))
     print("again by id:", modal.FunctionCall.from_id(call.object_id).get(timeout=0))
     print("exception:", outcome(lambda: function("work").remote(13)))
-    print("place:", function("place").remote())
+    cwd, file, has_token = function("place").remote()
+    print("place:", cwd, file.replace(CODE_FOLDER, "CODE"), has_token)
     print("map:", list(function("work").map([1, 2, 3])))
     call = function("large").experimental_spawn_map([1, 2])
     print("spawned map:", [len(call.get(timeout=60, index=index)) for index in range(2)])

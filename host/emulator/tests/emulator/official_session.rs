@@ -6,6 +6,7 @@ use std::{
 };
 
 use emulator::{Emulator, Stop, Tokens};
+use modal_api::CODE_FOLDER;
 use tempfile::TempDir;
 
 use crate::support::{alone_config, modal_python, processes_in, until};
@@ -362,7 +363,7 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
     let app = alone.folder.path().join("official_app.py");
     std::fs::write(&app, APP).unwrap();
     let app = app.to_str().unwrap();
-    let told = alone.told(DEPLOY, &[app, "first"]);
+    let told = alone.told(DEPLOY, &[app, "first", CODE_FOLDER]);
     let (told, calls) = told.rsplit_once("calls: ").unwrap();
     let (ended, running) = calls.trim().split_once(' ').unwrap();
     insta::assert_snapshot!(told, @r#"
@@ -394,7 +395,7 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
     spawn, get: 10
     again by id: 10
     exception: ValueError: unlucky
-    place: ('/nowhere/else', 'CODE/official_app.py', False)
+    place: /nowhere/else CODE/official_app.py False
     map: [2, 4, 6]
     spawned map: [1, 2]
     generator: [0, 1, 4, 9]
@@ -493,7 +494,7 @@ async fn a_deployed_app_runs_in_the_official_runtime_and_survives_a_killed_emula
     "#);
 
     alone.kill_and_start_again().await;
-    insta::assert_snapshot!(alone.told(DEPLOY, &[app, "second", ended, running]), @r#"
+    insta::assert_snapshot!(alone.told(DEPLOY, &[app, "second", CODE_FOLDER, ended, running]), @r#"
     result of the life before: 12
     result of what ran: slept
     starts of it: 1

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use ciborium::Value;
 use modal_api::{
-    CallStatus, Client, Code, Creation, Definition, Depth, Error, HttpServer, ImageBuild,
-    ImageLayer, MountOwner, Overwrite, Publication, Readiness, Resources, Retries, SandboxSpec,
-    Scaling, Schedule, SecretOwner, Upload, Variant, Volume, VolumeMount, VolumeVersion, pickle,
+    CODE_FOLDER, CallStatus, Client, Code, Creation, Definition, Depth, Error, HttpServer,
+    ImageBuild, ImageLayer, MountOwner, Overwrite, Publication, Readiness, Resources, Retries,
+    SandboxSpec, Scaling, Schedule, SecretOwner, Upload, Variant, Volume, VolumeMount,
+    VolumeVersion, pickle,
 };
 use uuid::Uuid;
 
@@ -257,7 +258,7 @@ async fn deploy(told: &mut Told, builder: &str) -> String {
     told.say(format!("app: {before:?} then {}", kind(&app_id)));
 
     let uploads = vec![
-        Upload::bytes(format!("{CODE}/ops_work.py"), MODULE),
+        Upload::bytes(format!("{CODE_FOLDER}/ops_work.py"), MODULE),
         Upload::bytes("/opt/large", vec![1; 5 << 20]).with_mode(0o755),
     ];
     let mount = client
