@@ -35,14 +35,8 @@ pub(crate) fn get_or_create(
 ) -> Result<wire::DictGetOrCreateResponse, Status> {
     let mut guard = ask.core.lock();
     let mut change = Change::default();
-    let wanted = Wanted {
-        kind: Kind::Dict,
-        name: &request.deployment_name,
-        environment: &request.environment_name,
-        creation: request.object_creation_type,
-        app_id: "",
-        version: 0,
-    };
+    let (name, environment) = (&request.deployment_name, &request.environment_name);
+    let wanted = Wanted::plain(Kind::Dict, name, environment, request.object_creation_type);
     let found = objects::get_or_create(ask, &mut guard, &wanted, &mut change)?;
     if found.is_new {
         let now = ask.now();

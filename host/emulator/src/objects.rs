@@ -114,6 +114,25 @@ pub(crate) struct Wanted<'a> {
     pub(crate) version: i32,
 }
 
+impl<'a> Wanted<'a> {
+    /// What belongs to no app and has no version.
+    pub(crate) const fn plain(
+        kind: Kind,
+        name: &'a str,
+        environment: &'a str,
+        creation: i32,
+    ) -> Self {
+        Self {
+            kind,
+            name,
+            environment,
+            creation,
+            app_id: "",
+            version: 0,
+        }
+    }
+}
+
 pub(crate) struct Found {
     pub(crate) id: String,
     pub(crate) row: ObjectRow,

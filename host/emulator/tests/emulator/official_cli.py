@@ -1,6 +1,9 @@
 """A session of the official command line, in one process: what each command prints, with what changes taken out."""
 
+import contextlib
+import difflib
 import hashlib
+import io
 import os
 import re
 import sys
@@ -140,7 +143,8 @@ cli("secret create token KEY=new --force")
 cli("secret list --json")
 cli("secret delete token --yes")
 
-for version in ("1", "2"):
+
+def files_on_a_volume(version):
     cli(f"volume create files{version} --version {version}")
     cli(f"volume put files{version}", big, "/sub/big.bin")
     cli(f"volume put files{version}", note, "note.txt")
@@ -155,6 +159,16 @@ for version in ("1", "2"):
     cli(f"volume rm files{version} sub/big.bin")
     cli(f"volume rm files{version} nothing.txt")
     cli(f"volume rename files{version} archive{version} --yes")
+
+
+# Version 2 is told where it differs from version 1.
+told = []
+for version in ("1", "2"):
+    with contextlib.redirect_stdout(io.StringIO()) as page:
+        files_on_a_volume(version)
+    told.append(re.sub(rf"\b(files|archive|back|version ){version}\b", r"\1N", page.getvalue()).splitlines())
+print("\n".join(told[0]))
+print("version 2 differs in:", [line for line in difflib.ndiff(*told) if line[0] in "+-"])
 cli("volume list --json")
 cli("volume delete archive1 --yes")
 cli("volume ls archive1")

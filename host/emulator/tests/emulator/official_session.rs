@@ -186,22 +186,22 @@ async fn the_command_line_keeps_dicts_queues_secrets_volumes_and_environments() 
       }
       ]
     $ modal secret delete token --yes
-    $ modal volume create files1 --version 1
-      Created Volume 'files1' in environment ''.
+    $ modal volume create filesN --version N
+      Created Volume 'filesN' in environment ''.
       Code example:
-      @app.function(volumes={"/my_vol": modal.Volume.from_name("files1")})
+      @app.function(volumes={"/my_vol": modal.Volume.from_name("filesN")})
       def some_func():
       os.listdir("/my_vol")
-    $ modal volume put files1 big.bin big.bin
+    $ modal volume put filesN big.bin big.bin
       ✓ Uploaded file 'FOLDER/big.bin' to '/sub/big.bin'
-    $ modal volume put files1 note.txt note.txt
+    $ modal volume put filesN note.txt note.txt
       ✓ Uploaded file 'FOLDER/note.txt' to 'note.txt'
-    $ modal volume put files1 note.txt note.txt
+    $ modal volume put filesN note.txt note.txt
       Usage: modal volume put [OPTIONS] VOLUME_NAME LOCAL_PATH [REMOTE_PATH]
       Try 'modal volume put --help' for help.
       Error: 'note.txt' already exists
       -> 2
-    $ modal volume ls files1 --json
+    $ modal volume ls filesN --json
       [
       {
       "filename": "note.txt",
@@ -216,7 +216,7 @@ async fn the_command_line_keeps_dicts_queues_secrets_volumes_and_environments() 
       "size": 0
       }
       ]
-    $ modal volume ls files1 sub --json
+    $ modal volume ls filesN sub --json
       [
       {
       "filename": "sub/big.bin",
@@ -225,71 +225,20 @@ async fn the_command_line_keeps_dicts_queues_secrets_volumes_and_environments() 
       "size": 20971620
       }
       ]
-    $ modal volume get files1 sub/big.bin back1.bin
+    $ modal volume get filesN sub/big.bin backN.bin
       ✓ Finished downloading files to local!
       same as what went up: True
-    $ modal volume cp files1 note.txt sub/copy.txt
-    $ modal volume get files1 sub/copy.txt -
+    $ modal volume cp filesN note.txt sub/copy.txt
+    $ modal volume get filesN sub/copy.txt -
       hello
       ✓ Finished downloading files to local!
-    $ modal volume rm files1 sub/big.bin
+    $ modal volume rm filesN sub/big.bin
       ✓ sub/big.bin was deleted successfully!
-    $ modal volume rm files1 nothing.txt
+    $ modal volume rm filesN nothing.txt
       Error: no such file or directory: 'nothing.txt'
       -> 1
-    $ modal volume rename files1 archive1 --yes
-    $ modal volume create files2 --version 2
-      Created Volume 'files2' in environment ''.
-      Code example:
-      @app.function(volumes={"/my_vol": modal.Volume.from_name("files2")})
-      def some_func():
-      os.listdir("/my_vol")
-    $ modal volume put files2 big.bin big.bin
-      ✓ Uploaded file 'FOLDER/big.bin' to '/sub/big.bin'
-    $ modal volume put files2 note.txt note.txt
-      ✓ Uploaded file 'FOLDER/note.txt' to 'note.txt'
-    $ modal volume put files2 note.txt note.txt
-      Usage: modal volume put [OPTIONS] VOLUME_NAME LOCAL_PATH [REMOTE_PATH]
-      Try 'modal volume put --help' for help.
-      Error: 'note.txt' already exists
-      -> 2
-    $ modal volume ls files2 --json
-      [
-      {
-      "filename": "note.txt",
-      "type": "file",
-      "created_modified": "TIME",
-      "size": 6
-      },
-      {
-      "filename": "sub",
-      "type": "dir",
-      "created_modified": "TIME",
-      "size": 0
-      }
-      ]
-    $ modal volume ls files2 sub --json
-      [
-      {
-      "filename": "sub/big.bin",
-      "type": "file",
-      "created_modified": "TIME",
-      "size": 20971620
-      }
-      ]
-    $ modal volume get files2 sub/big.bin back2.bin
-      ✓ Finished downloading files to local!
-      same as what went up: True
-    $ modal volume cp files2 note.txt sub/copy.txt
-    $ modal volume get files2 sub/copy.txt -
-      hello
-      ✓ Finished downloading files to local!
-    $ modal volume rm files2 sub/big.bin
-      ✓ sub/big.bin was deleted successfully!
-    $ modal volume rm files2 nothing.txt
-      Error: no such file or directory: 'nothing.txt'
-      -> 1
-    $ modal volume rename files2 archive2 --yes
+    $ modal volume rename filesN archiveN --yes
+    version 2 differs in: []
     $ modal volume list --json
       [
       {
