@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use support::faults::{BadLine, Fault, modal_socket};
@@ -75,4 +76,30 @@ fn a_bad_line_and_a_killed_server_lose_nothing_and_repeat_nothing() {
         second.met()
     );
     assert_eq!(journal(&path), twelve_once());
+}
+
+#[test]
+fn a_workspace_that_is_full_delays_tasks_and_costs_them_no_try() {
+    let host = TestHost::new();
+    host.upload(&["crash.py"]);
+    let serve = host.serve();
+    let refusals = AtomicUsize::new(3);
+    let plan = move |rpc: &str, _| {
+        let is_spawn = rpc == "FunctionMap";
+        let one_less = |left: usize| left.checked_sub(1);
+        (is_spawn && refusals.fetch_update(SeqCst, SeqCst, one_less).is_ok()).then_some(Fault::Full)
+    };
+    let line = host.block(async { BadLine::before(&modal_socket(serve.pid()), Arc::new(plan)) });
+    let (run, path, _folder) = begin(&host, "crash_around");
+    assert_eq!(host.wait("crash_around", &run), "success");
+    assert_eq!(journal(&path), twelve_once());
+    assert_eq!(line.met().values().sum::<usize>(), 3);
+    let tries: Vec<i32> = host
+        .block(
+            sqlx::query_scalar("SELECT DISTINCT try_number FROM task_instance WHERE run_id = $1")
+                .bind(&run)
+                .fetch_all(host.pool()),
+        )
+        .unwrap();
+    assert_eq!(tries, [1]);
 }

@@ -1,7 +1,9 @@
 //! What goes wrong on the way to Modal, told with what to do about it; and that a second `create` completes a first one.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use support::faults::Fault;
 use support::{Ran, modalflow};
 
 use crate::cloud::{Cloud, Environment};
@@ -118,4 +120,27 @@ fn an_image_that_fails_to_build_shows_the_end_of_its_log_and_can_be_mended() {
     std::fs::write(&here.config, text.replace("debian\\nRNU make", "debian")).unwrap();
     let mended = here.create(&[]);
     assert_eq!(mended.code, Some(0), "{mended}");
+}
+
+#[test]
+fn a_workspace_that_is_full_says_what_to_do_and_create_completes_later() {
+    let cloud = Cloud::start();
+    let name = Environment::unique();
+    let here = Environment::prepare(&cloud, &name, "");
+    let plan = |rpc: &str, _| (rpc == "FunctionCreate").then_some(Fault::Full);
+    let (line, address) = cloud.behind(Arc::new(plan));
+    let mut command = modalflow(["create", "--env", &name, "--config"]);
+    command.arg(&here.config);
+    cloud.with_token(&mut command);
+    command.env("MODAL_SERVER_URL", address);
+    let full = Ran::of(command);
+    assert_eq!(full.code, Some(3), "{full}");
+    let at = full.stderr.find("error:").unwrap();
+    insta::assert_snapshot!(&full.stderr[at..]);
+    assert_eq!(line.met().len(), 1);
+    let apps = cloud.modal(&["app", "list", "--json"], Path::new("/"));
+    assert!(!apps.contains("\"deployed\""), "{apps}");
+
+    let completed = here.create(&[]);
+    assert_eq!(completed.code, Some(0), "{completed}");
 }

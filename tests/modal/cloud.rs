@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use emulator::{Config, Emulator, Listen, Recorded, Stop, Tokens};
+use support::faults::{BadLine, Plan};
 use support::{Database, Ran, modalflow, prepared};
 use uuid::Uuid;
 
@@ -35,7 +37,7 @@ impl Cloud {
                 state_dir: folder.path().join("state"),
                 socket_dir: folder.path().join("s"),
                 listen: Listen {
-                    unix: None,
+                    unix: Some(folder.path().join("modal.sock")),
                     tcp: Some("127.0.0.1:0".parse().unwrap()),
                     beyond_loopback: false,
                 },
@@ -89,6 +91,15 @@ impl Cloud {
         command.args(["-c", script]).args(arguments);
         self.with_token(&mut command);
         Ran::of(command).ok()
+    }
+
+    /// A line to it that has faults, and the address of its other end.
+    pub(crate) fn behind(&self, plan: Arc<Plan>) -> (BadLine, String) {
+        let socket = self.folder.path().join("modal.sock");
+        let line = self
+            .runtime
+            .block_on(async { BadLine::before(&socket, plan) });
+        (line, format!("unix://{}", socket.display()))
     }
 
     pub(crate) fn recorded(&self) -> Recorded {

@@ -29,6 +29,8 @@ pub enum Fault {
     Twice,
     /// The server has enough for now, and says when to come back.
     Throttled,
+    /// The workspace has all that it may have.
+    Full,
     /// It is late.
     Slow(Duration),
 }
@@ -147,6 +149,9 @@ impl Passing {
             None => self.send(request).await,
             Some(Fault::Unavailable) => Status::unavailable("the line is down").into_http(),
             Some(Fault::Throttled) => throttled().into_http(),
+            Some(Fault::Full) => {
+                Status::resource_exhausted("the workspace's limit is reached").into_http()
+            }
             Some(Fault::Slow(time)) => {
                 tokio::time::sleep(time).await;
                 self.send(request).await
