@@ -51,30 +51,30 @@ fn a_stored_dag_that_cannot_be_used_is_told_and_left_out() {
         ),
         @r#"
     spoilt.py
-    read the serialized DAG cycle: read serialized DAG "cycle": its dependencies form a cycle through task "first"
+    read the serialized DAG cycle: its dependencies form a cycle through task "first"
     hint: change its file so that it is parsed again, or bring it in anew with `dags delete` and `dags create`
 
     spoilt.py
-    read the serialized DAG dangling: read serialized DAG "dangling": "last" refers to task "nobody", which the DAG does not have
+    read the serialized DAG dangling: "last" refers to task "nobody", which the DAG does not have
     hint: change its file so that it is parsed again, or bring it in anew with `dags delete` and `dags create`
 
     spoilt.py
-    read the serialized DAG due: read serialized DAG: its format version is 1, this host reads version 3
+    read the serialized DAG due: its format version is 1, this host reads version 3
     hint: parse the DAG file again with Airflow 3.3 (`dags update`)
     hint: change its file so that it is parsed again, or bring it in anew with `dags delete` and `dags create`
 
     spoilt.py
-    read the serialized DAG nothing: read serialized DAG: its format version is absent, this host reads version 3
+    read the serialized DAG nothing: its format version is absent, this host reads version 3
     hint: parse the DAG file again with Airflow 3.3 (`dags update`)
     hint: change its file so that it is parsed again, or bring it in anew with `dags delete` and `dags create`
 
     spoilt.py
-    read the serialized DAG rule: read serialized DAG "rule": task "last" has the unknown trigger rule "some_success"
+    read the serialized DAG rule: task "last" has the unknown trigger rule "some_success"
     hint: the rules of Airflow 3.3 are all_success, all_failed, all_done, all_done_min_one_success, all_done_setup_success, one_success, one_failed, one_done, none_failed, none_failed_min_one_success, none_skipped, all_skipped and always
     hint: change its file so that it is parsed again, or bring it in anew with `dags delete` and `dags create`
 
     spoilt.py
-    read the serialized DAG version: read serialized DAG: its format version is 99, this host reads version 3
+    read the serialized DAG version: its format version is 99, this host reads version 3
     hint: parse the DAG file again with Airflow 3.3 (`dags update`)
     hint: change its file so that it is parsed again, or bring it in anew with `dags delete` and `dags create`
     "#

@@ -239,7 +239,7 @@ fn read_dag(
         )));
     }
     let dag = SerializedDag::parse(&data).map_err(|error| {
-        let mut message = format!("the DAG {dag_id}: failed to {error}");
+        let mut message = format!("the DAG {dag_id}: {error}");
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
             message.push_str(&format!(": {cause}"));

@@ -211,7 +211,7 @@ async fn every_hostile_file_gets_one_import_error_and_harms_no_other() {
         hint: take sys.exit out of the top level of the file; code that runs only by hand belongs under `if __name__ == "__main__":`
         fd_close_all.py | the file ended the process that parsed it, with exit code 0 and without a result
         hint: look for os._exit, or for a library that ends the process when it is imported
-        fd_forge.py | the DAG good: failed to read serialized DAG: its format version is absent, this host reads version 3
+        fd_forge.py | the DAG good: its format version is absent, this host reads version 3
         hint: parse the DAG file again with Airflow 3.3 (`dags update`)
         fd_garbage.py | the result of parsing the file cannot be read: it sent something else than a result
         hint: look for code at the top level of the file that writes to file descriptors it did not open
