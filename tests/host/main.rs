@@ -16,6 +16,7 @@ mod limits;
 mod many;
 mod official_supervisor;
 mod partitions;
+mod platform_faults;
 mod schedules;
 mod spoilt;
 mod stuck;

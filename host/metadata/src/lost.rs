@@ -19,7 +19,8 @@ pub struct TryFacts {
     pub logical_date: Option<DateTime<Utc>>,
     pub owner: Option<String>,
     pub fail_fast: bool,
-    /// How often in a row the platform lost this task instance already.
+    /// How often the platform lost this try already, and the three before it: as many as are free
+    /// (`scheduler::lost::PLATFORM_FAULTS`), since one that ran ends its try.
     pub platform_faults: i64,
 }
 
@@ -31,7 +32,7 @@ macro_rules! facts_where {
                     ti.max_tries, dr.logical_date, d.owners, d.fail_fast, \
                     (SELECT coalesce(sum(q.count), 0)::bigint FROM modalflow.requeue q \
                       WHERE q.dag_id = ti.dag_id AND q.run_id = ti.run_id AND q.task_id = ti.task_id \
-                        AND q.map_index = ti.map_index AND q.try_number > ti.try_number - 3) AS platform_faults \
+                        AND q.map_index = ti.map_index AND q.try_number >= ti.try_number - 3) AS platform_faults \
                FROM task_instance ti \
                JOIN dag_run dr ON dr.dag_id = ti.dag_id AND dr.run_id = ti.run_id \
                JOIN dag d ON d.dag_id = ti.dag_id ",
@@ -179,11 +180,19 @@ pub async fn settle(
     };
     log(db, lost, event, reason, now).await?;
     match decision {
-        Lost::Requeue => requeue(db, lost, reason, now).await,
+        Lost::Requeue => {
+            send_back(db, lost, now).await?;
+            count(db, lost, reason, now).await?;
+            Ok(())
+        }
         Lost::Again { max_tries } => run_again(db, lost, *max_tries, reason, now).await,
         Lost::Cleared { max_tries } => set_cleared(db, lost, *max_tries, now).await,
-        Lost::UpForRetry => end_try(db, lost, TaskInstanceState::UpForRetry, now).await,
+        Lost::UpForRetry => {
+            forget_override(db, lost.id).await?;
+            end_try(db, lost, TaskInstanceState::UpForRetry, now).await
+        }
         Lost::Failed => {
+            forget_override(db, lost.id).await?;
             end_try(db, lost, TaskInstanceState::Failed, now).await?;
             if lost.fail_fast {
                 crate::execution::fail_fast(db, &lost.key, now).await?;
@@ -191,6 +200,17 @@ pub async fn settle(
             Ok(())
         }
     }
+}
+
+/// What an earlier fault of the platform said of the wait for this try holds for no other.
+async fn forget_override(db: &mut PgConnection, id: Uuid) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE task_instance SET retry_delay_override = NULL, retry_reason = NULL WHERE id = $1",
+    )
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 async fn end_try(
@@ -223,23 +243,23 @@ async fn end_try(
 
 /// Back to scheduled: the try never started, so its number stays. It gets a new id all the same, should the lost
 /// container turn up after all.
-async fn requeue(
+pub(crate) async fn send_back(
     db: &mut PgConnection,
-    lost: &TryFacts,
-    reason: &str,
+    queued: &TryFacts,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    // task_reschedule has no ON UPDATE CASCADE: its rows move in the same statement. A sensor needs its first one.
     sqlx::query(
-        "UPDATE task_instance SET id = $3, state = 'scheduled', queued_dttm = NULL, queued_by_job_id = NULL, \
-                external_executor_id = NULL, updated_at = $2 \
+        "WITH moved AS (UPDATE task_reschedule SET ti_id = $3 WHERE ti_id = $1) \
+         UPDATE task_instance SET id = $3, state = 'scheduled', scheduled_dttm = $2, queued_dttm = NULL, \
+                queued_by_job_id = NULL, external_executor_id = NULL, updated_at = $2 \
           WHERE id = $1",
     )
-    .bind(lost.id)
+    .bind(queued.id)
     .bind(now)
     .bind(Uuid::now_v7())
-    .execute(&mut *db)
+    .execute(db)
     .await?;
-    count(db, lost, reason, now).await?;
     Ok(())
 }
 
@@ -259,7 +279,8 @@ async fn run_again(
     .bind(lost.id)
     .bind(max_tries)
     .bind(wait.as_seconds_f64())
-    .bind(reason)
+    // airflow: RetryReason; the column holds no more.
+    .bind(reason.chars().take(500).collect::<String>())
     .execute(&mut *db)
     .await?;
     end_try(db, lost, TaskInstanceState::UpForRetry, now).await
@@ -290,6 +311,41 @@ async fn count(
     .execute(db)
     .await?;
     Ok(wait)
+}
+
+/// In the audit log: another container came for a try that runs already.
+const REDELIVERED: &str = "redelivered";
+
+/// Notes that another container came for a running try: should its own fall silent, it was taken from it.
+///
+/// # Errors
+/// The database's errors.
+pub async fn note_redelivery(
+    db: &mut PgConnection,
+    running: &TryFacts,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    log(db, running, REDELIVERED, reason, now).await
+}
+
+/// Whether another container came for this try while it ran.
+///
+/// # Errors
+/// The database's errors.
+pub async fn was_redelivered(db: &mut PgConnection, lost: &TryFacts) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM log \
+          WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5 AND event = $6)",
+    )
+    .bind(&lost.key.dag_id)
+    .bind(&lost.key.run_id)
+    .bind(&lost.key.task_id)
+    .bind(lost.key.map_index)
+    .bind(lost.try_number)
+    .bind(REDELIVERED)
+    .fetch_one(db)
+    .await?)
 }
 
 /// A running task instance was cleared; now that its container is gone it starts over.

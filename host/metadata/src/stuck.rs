@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::Error;
 use crate::lost::{self, TryFacts};
@@ -63,17 +62,7 @@ pub async fn reschedule(
         timeout.num_seconds()
     );
     lost::log(db, facts, RESCHEDULED, &why, now).await?;
-    sqlx::query(
-        "UPDATE task_instance SET id = $3, state = 'scheduled', scheduled_dttm = $2, queued_dttm = NULL, \
-                queued_by_job_id = NULL, external_executor_id = NULL, updated_at = $2 \
-          WHERE id = $1 AND state = 'queued'",
-    )
-    .bind(facts.id)
-    .bind(now)
-    .bind(Uuid::now_v7())
-    .execute(db)
-    .await?;
-    Ok(())
+    lost::send_back(db, facts, now).await
 }
 
 /// Why a try that was sent back `times` times fails.

@@ -4,11 +4,16 @@ use std::fmt;
 
 use modal_api::{CallResult, GenericStatus};
 
+/// Of what a container says, in characters.
+const LONGEST_REASON: usize = 400;
+
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The worker returned. Its task instance has reported by itself, or was taken or gone when it came.
     Returned,
+    /// It came a second time, and another container has the try: that one's heartbeats tell what becomes of it.
+    Taken,
     /// The container died, ran out of memory, or raised.
     Died { what: String },
     /// It ran longer than `executor.task_timeout`.
@@ -28,6 +33,7 @@ pub enum Fate {
 impl Fate {
     pub(super) fn of(result: &CallResult) -> Self {
         match result.status {
+            GenericStatus::Success if is_taken(result) => Self::Taken,
             GenericStatus::Success => Self::Returned,
             GenericStatus::Timeout => Self::TimedOut,
             GenericStatus::Terminated => Self::Cancelled,
@@ -49,16 +55,34 @@ impl Fate {
     pub fn is_platform_fault(&self, started: bool) -> bool {
         match self {
             Self::PlatformFault { .. } | Self::Cancelled => true,
-            Self::Unknown | Self::Died { .. } | Self::OutOfMemory => !started,
+            Self::Unknown | Self::Taken | Self::Died { .. } | Self::OutOfMemory => !started,
             Self::Returned | Self::TimedOut | Self::Refused { .. } => false,
         }
     }
 }
 
+/// What a worker answers that was turned away.
+fn is_taken(result: &CallResult) -> bool {
+    let fields = result.value.as_ref().and_then(|value| value.as_map());
+    fields.is_some_and(|fields| {
+        fields.iter().any(|(name, value)| {
+            name.as_text() == Some("state") && value.as_text() == Some("already_taken")
+        })
+    })
+}
+
+/// Short, and of what Postgres takes.
 fn first_line(text: &str) -> String {
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => line.to_owned(),
-        _ => "no reason was given".to_owned(),
+    let line = text.lines().next().unwrap_or_default();
+    let line: String = line
+        .chars()
+        .filter(|c| *c != '\0')
+        .take(LONGEST_REASON)
+        .collect();
+    if line.is_empty() {
+        "no reason was given".to_owned()
+    } else {
+        line
     }
 }
 
@@ -66,6 +90,7 @@ impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Returned => f.write_str("the worker returned without a report"),
+            Self::Taken => f.write_str("it was delivered again, and another container has the try"),
             Self::Died { what } => write!(f, "the worker died: {what}"),
             Self::TimedOut => f.write_str(
                 "the call ran longer than executor.task_timeout, or the timeout in its executor_config",

@@ -30,8 +30,13 @@ pub(super) async fn ended_calls(
                 continue;
             };
             let started = facts.state != TaskInstanceState::Queued;
+            // Neither says anything about the worker that has the try: its heartbeats do.
             if started && observation.fate == Fate::Unknown {
-                // The server forgot the call, which says nothing about the worker: its heartbeats do.
+                continue;
+            }
+            if started && observation.fate == Fate::Taken {
+                let reason = observation.fate.to_string();
+                lost::note_redelivery(db, &facts, &reason, now).await?;
                 continue;
             }
             let decision = decide(LostTry {
@@ -76,7 +81,9 @@ pub(super) async fn silent_tries(
             max_tries: facts.max_tries,
             retries: retries(house, db, &facts, report, now).await?,
             started: true,
-            platform_fault: false,
+            // Whoever sends a second container has taken the first away.
+            platform_fault: facts.platform_faults < PLATFORM_FAULTS
+                && lost::was_redelivered(db, &facts).await?,
         });
         let reason = format!("no heartbeat for {} s", HEARTBEAT_TIMEOUT.num_seconds());
         settle(house, db, &facts, &decision, &reason, report, now).await?;
