@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -99,7 +100,7 @@ pub async fn run(mut config: WorkerConfig, socket: &Path) -> Result<(), Error> {
     });
     let volume = Arc::new(Volume {
         answers: answers.clone(),
-        waiting: Mutex::default(),
+        waiting: Mutex::new(Some(HashMap::new())),
         next: AtomicU64::new(0),
     });
     let warm = match Warm::start(&config).await {
@@ -235,10 +236,14 @@ impl Bridge {
     }
 }
 
+/// Longer than any commit takes that comes to its end.
+const COMMIT: Duration = Duration::from_secs(300);
+
 /// The volume, made durable by the other side.
 #[derive(Debug)]
 struct Volume {
     answers: mpsc::UnboundedSender<Answer>,
+    /// None when nobody answers any more.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Option<String>>>>>,
     next: AtomicU64,
 }
@@ -263,19 +268,21 @@ impl Durable for Volume {
     async fn commit(&self) -> Result<(), String> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = oneshot::channel();
+        let gone = || "whoever commits the volume is gone".to_owned();
         self.waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert_default()
+            .as_mut()
+            .ok_or_else(gone)?
             .insert(id, tell);
-        let gone = || "whoever commits the volume is gone".to_owned();
         self.answers
             .send(Answer::Commit { id })
             .map_err(|_| gone())?;
-        match told.await {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(error),
-            Err(_) => Err(gone()),
+        match tokio::time::timeout(COMMIT, told).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(error))) => Err(error),
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(format!("it took longer than {} s", COMMIT.as_secs())),
         }
     }
 }

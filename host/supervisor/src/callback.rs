@@ -261,6 +261,7 @@ impl Running<'_> {
             // Nothing that a callback says ends a try.
             progress: watch::channel(Progress::default()).0,
             exited,
+            cancelled: CancellationToken::new(),
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Conversation {
     pub(crate) progress: watch::Sender<Progress>,
     /// The runner has exited: what is still in the socket is all there will be.
     pub(crate) exited: CancellationToken,
+    /// The call was given up. A failure that follows is not the task's: whoever knows of the call's end judges it.
+    pub(crate) cancelled: CancellationToken,
 }
 
 impl Conversation {
@@ -112,6 +114,9 @@ impl Conversation {
             M::DeferTask(fields) => return self.end("deferred", fields).await,
             M::RescheduleTask(fields) => return self.end("up_for_reschedule", fields).await,
             M::AwaitInputTask(fields) => return self.end("awaiting_input", fields).await,
+            M::TaskState(state) if self.is_of_the_cancellation(&state.state) => {
+                return Reply::Nothing;
+            }
             M::TaskState(state) => {
                 self.progress
                     .send_modify(|progress| progress.ending = Ending::AtExit(state));
@@ -301,9 +306,17 @@ impl Conversation {
         }
     }
 
+    /// Whether a task says so because it was interrupted.
+    fn is_of_the_cancellation(&self, state: &str) -> bool {
+        self.cancelled.is_cancelled() && matches!(state, "failed" | "up_for_retry")
+    }
+
     /// Reports an end at once. It stays noted until the server has it, and is tried again after the runner's exit.
     // airflow: ActivitySubprocess._send_terminal_state_msg
     async fn end(&mut self, state: &str, fields: Object) -> Reply {
+        if self.is_of_the_cancellation(state) {
+            return Reply::Nothing;
+        }
         let mut body = fields;
         body.remove("type");
         body.insert("state".to_owned(), state.into());

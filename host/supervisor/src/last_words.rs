@@ -35,7 +35,12 @@ impl LastWords<'_> {
         progress: Progress,
     ) -> (Fate, Option<String>) {
         let silent = matches!(progress.ending, Ending::Open);
-        let detail = self.explain(ended, stop, silent).await;
+        let is_given_up = silent && stop == Some(Stop::Cancelled);
+        let detail = self.explain(ended, stop, silent && !is_given_up).await;
+        if is_given_up {
+            // The end of the call says who is to blame.
+            return (Fate::Stopped, detail);
+        }
         let (state, body) = match progress.ending {
             Ending::Confirmed { state } => return (fate(&state), detail),
             Ending::Refused { reason, .. } => return (Fate::Superseded, Some(reason)),

@@ -158,7 +158,7 @@ impl Try<'_> {
                 log.clone(),
                 pumps.clone(),
                 progress,
-                exited.clone(),
+                (exited.clone(), cancel.clone()),
             )
             .await;
         let conversation = AbortOnDropHandle::new(tokio::spawn(conversation.run()));
@@ -217,7 +217,7 @@ impl Try<'_> {
         log: TaskLog,
         pumps: TaskTracker,
         progress: watch::Sender<Progress>,
-        exited: CancellationToken,
+        (exited, cancelled): (CancellationToken, CancellationToken),
     ) -> Conversation {
         let limits = Arc::clone(&self.shared.limits);
         let xcoms = Xcoms {
@@ -244,6 +244,7 @@ impl Try<'_> {
             limits,
             progress,
             exited,
+            cancelled,
         }
     }
 

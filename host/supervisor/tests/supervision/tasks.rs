@@ -259,7 +259,11 @@ async fn a_cancelled_call_ends_its_task() {
     sleep.log_has("sleeping").await;
     cancel.cancel();
     let ran = sleep.ran(running.await.unwrap());
-    assert_eq!((ran.end().0, ran.end().1), ("failed".to_owned(), "failed"));
+    // Whether that counts as a failure is for the one to say who knows why the call ended.
+    assert_eq!(
+        (ran.end().0, ran.end().1),
+        ("running".to_owned(), "stopped")
+    );
     ran.line("The call was cancelled. Terminating process");
 }
 
