@@ -2,6 +2,7 @@
 //!
 //! Read and checked here; whoever starts the container decides what it can give.
 
+mod named;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -100,7 +100,17 @@ impl ModalConfig {
             "modal.requirements" => self.requirements = value.text_or_none()?.map(PathBuf::from),
             "modal.image_commands" => self.image_commands = value.texts()?,
             "modal.images" => self.images = images(value)?,
-            "modal.secrets" => self.secrets = value.texts()?,
+            "modal.secrets" => {
+                self.secrets = value.texts()?;
+                // Those that `create` makes hold the keys of an environment.
+                if self
+                    .secrets
+                    .iter()
+                    .any(|name| name.starts_with("airflow-secrets-"))
+                {
+                    return Err(value.wrong("names of your own secrets"));
+                }
+            }
             "modal.task_cpu" => self.task_cpu = value.number(0.125, 64.0)?,
             "modal.task_memory" => self.task_memory = narrow(value.whole(128, 344_064)?),
             "modal.tasks_per_container" => {

@@ -1,10 +1,10 @@
 //! Reading an `executor_config`, from a serialized DAG or from a task instance's row.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::named::{names, secrets, text, variables, volumes};
 use super::{ExecutorConfig, Gpu, Problem, Range, Retries};
 
 /// What a task may set, as Modal calls it.
@@ -46,10 +46,7 @@ const OF_THE_FUNCTION: &[&str] = &[
 const OF_OTHER_EXECUTORS: &[&str] = &["pod_override", "pod_template_file", "overrides"];
 
 const LONGEST_TIMEOUT: u64 = 24 * 3600;
-/// Where nothing may be mounted: the container would lose what it runs on.
-const TAKEN: &[&str] = &["/", "/root", "/tmp", "/__modal"];
-
-type Read<T> = Result<T, Problem>;
+pub(super) type Read<T> = Result<T, Problem>;
 
 impl ExecutorConfig {
     /// Reads the value of a task; null and the empty dict ask for nothing. Airflow's encoding of tuples and dicts is
@@ -84,8 +81,8 @@ impl ExecutorConfig {
             "cloud" => self.cloud = Some(text(key, value, "aws")?.to_owned()),
             "retries" => self.retries = Some(retries(value)?),
             "volumes" => self.volumes = volumes(value)?,
-            "secrets" => self.secrets = names(key, value, "my-secret")?,
-            "env" => self.env = texts(value)?,
+            "secrets" => self.secrets = secrets(value)?,
+            "env" => self.env = variables(value)?,
             "image" => self.image = Some(text(key, value, "pandas")?.to_owned()),
             "max_containers" => self.max_containers = Some(whole(key, value, 1, 10_000)?),
             "buffer_containers" => self.buffer_containers = Some(whole(key, value, 0, 10_000)?),
@@ -147,7 +144,7 @@ fn unknown(key: &str) -> Problem {
     }
 }
 
-fn wrong(key: &str, expected: &str, found: &Value, example: &str) -> Problem {
+pub(super) fn wrong(key: &str, expected: &str, found: &Value, example: &str) -> Problem {
     let of = if key.is_empty() {
         String::new()
     } else {
@@ -245,80 +242,6 @@ fn whole(key: &str, value: &Value, least: u32, most: u32) -> Read<u32> {
         })
 }
 
-fn text<'a>(key: &str, value: &'a Value, example: &str) -> Read<&'a str> {
-    value
-        .as_str()
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| {
-            wrong(
-                key,
-                "a name",
-                value,
-                &format!("{{\"{key}\": \"{example}\"}}"),
-            )
-        })
-}
-
-/// One name or a list of them.
-fn names(key: &str, value: &Value, example: &str) -> Read<Vec<String>> {
-    match value {
-        Value::Array(items) => items
-            .iter()
-            .map(|item| text(key, item, example).map(str::to_owned))
-            .collect(),
-        one => Ok(vec![text(key, one, example)?.to_owned()]),
-    }
-}
-
-fn texts(value: &Value) -> Read<BTreeMap<String, String>> {
-    let refused = || {
-        wrong(
-            "env",
-            "a dict of texts",
-            value,
-            "{\"env\": {\"LEVEL\": \"debug\"}}",
-        )
-    };
-    object(value)
-        .ok_or_else(refused)?
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| match value {
-            Value::String(value) if !name.is_empty() && !name.contains(['=', '\0']) => {
-                Ok((name.clone(), value.clone()))
-            }
-            _ => Err(refused()),
-        })
-        .collect()
-}
-
-fn volumes(value: &Value) -> Read<BTreeMap<String, String>> {
-    const EXAMPLE: &str = "{\"volumes\": {\"/data\": \"my-volume\"}}";
-    let refused = || {
-        wrong(
-            "volumes",
-            "a dict of volume names by absolute path",
-            value,
-            EXAMPLE,
-        )
-    };
-    object(value)
-        .ok_or_else(refused)?
-        .iter()
-        .map(|(path, name)| {
-            let name = name.as_str().filter(|name| !name.is_empty());
-            let is_usable = path.starts_with('/')
-                && !path.split('/').any(|part| part == "..")
-                && !TAKEN.contains(&path.trim_end_matches('/'))
-                && path != "/";
-            match name {
-                Some(name) if is_usable => Ok((path.clone(), name.to_owned())),
-                _ => Err(refused()),
-            }
-        })
-        .collect()
-}
-
 fn retries(value: &Value) -> Read<Retries> {
     const EXAMPLE: &str =
         "{\"retries\": 2} or {\"retries\": {\"max_retries\": 2, \"initial_delay\": 5}}";
@@ -364,6 +287,6 @@ fn retries(value: &Value) -> Read<Retries> {
     })
 }
 
-fn object(value: &Value) -> Option<&Map<String, Value>> {
+pub(super) fn object(value: &Value) -> Option<&Map<String, Value>> {
     value.as_object()
 }

@@ -111,6 +111,9 @@ fn what_is_refused_says_what_to_write_instead() {
         json!({"volumes": {"data": "raw"}}),
         json!({"volumes": {"/tmp/": "raw"}}),
         json!({"volumes": {"/a/../etc": "raw"}}),
+        json!({"volumes": {"//vol/./dags": "raw"}}),
+        json!({"secrets": ["mine", "airflow-secrets-prod"]}),
+        json!({"env": {"MODALFLOW_ROLE": ""}}),
         json!({"secrets": {"a": 1}}),
         json!({"env": {"A": 1}}),
     ];
