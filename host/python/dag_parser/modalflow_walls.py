@@ -69,6 +69,8 @@ def drop_privileges(user):
     elif LIBC.unshare(CLONE_NEWUSER) == 0:
         set_capabilities(0)
     else:
+        # Of no use to whoever has none; the root of a namespace that maps nobody else has all.
+        set_capabilities(0)
         return PROCESSES + processes_of_this_user()
     return PROCESSES
 
