@@ -52,6 +52,8 @@ def divide(text: str) -> tuple[str, str]:
 
 def page(what: str, found: list[tuple[float, str, str]]) -> str:
     """Each statement once, with its dearest execution."""
+    if not found:
+        raise SystemExit("the server's log has no plans: is auto_explain there, and is the log in English?")
     dearest: dict[str, tuple[float, str, int]] = {}
     for milliseconds, statement, plan in found:
         known = dearest.get(statement, (0.0, "", 0))

@@ -120,7 +120,8 @@ def judge(suite, cases: list[Case], goldens: Goldens, arguments) -> int:
         for case in batch:
             golden = goldens.of(case)
             differences = compare(golden, results[case.name])
-            if suite.is_race(case, golden):
+            has_come_to_an_end = not results[case.name].keys() & {"stuck", "refused"}
+            if suite.is_race(case, golden) and has_come_to_an_end:
                 races += 1
                 continue
             not_yet = suite.NOT_YET.get(case.name)
