@@ -142,6 +142,9 @@ fn what_is_refused_says_what_to_write_instead() {
     executor_config: volumes expects a dict of volume names by absolute path, found {"data":"raw"}; for example {"volumes": {"/data": "my-volume"}}
     executor_config: volumes expects a dict of volume names by absolute path, found {"/tmp/":"raw"}; for example {"volumes": {"/data": "my-volume"}}
     executor_config: volumes expects a dict of volume names by absolute path, found {"/a/../etc":"raw"}; for example {"volumes": {"/data": "my-volume"}}
+    executor_config: volumes expects a dict of volume names by absolute path, found {"//vol/./dags":"raw"}; for example {"volumes": {"/data": "my-volume"}}
+    executor_config: secrets: airflow-secrets-prod holds the keys of an environment, which tasks never get; put what the task needs into a secret of its own
+    executor_config: env: MODALFLOW_ROLE is one of the worker's own variables; take a name that does not begin with MODALFLOW_
     executor_config: secrets expects a name, found {"a":1}; for example {"secrets": "my-secret"}
     executor_config: env expects a dict of texts, found {"A":1}; for example {"env": {"LEVEL": "debug"}}
     "#);
