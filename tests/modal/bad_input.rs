@@ -126,7 +126,7 @@ fn an_image_that_fails_to_build_shows_the_end_of_its_log_and_can_be_mended() {
 fn a_workspace_that_is_full_says_what_to_do_and_create_completes_later() {
     let cloud = Cloud::start();
     let name = Environment::unique();
-    let here = Environment::prepare(&cloud, &name, "");
+    let here = Environment::prepare(&cloud, &name, "modal:\n  memory_snapshot: false");
     let plan = |rpc: &str, _| (rpc == "FunctionCreate").then_some(Fault::Full);
     let (line, address) = cloud.behind(Arc::new(plan));
     let mut command = modalflow(["create", "--env", &name, "--config"]);
@@ -136,7 +136,10 @@ fn a_workspace_that_is_full_says_what_to_do_and_create_completes_later() {
     let full = Ran::of(command);
     assert_eq!(full.code, Some(3), "{full}");
     let at = full.stderr.find("error:").unwrap();
-    insta::assert_snapshot!(&full.stderr[at..]);
+    insta::assert_snapshot!(&full.stderr[at..], @"
+    error: deploy function scheduler_tick: quota or queue is full: the workspace's limit is reached
+    hint: wait for what runs, stop what is not needed, or raise the workspace's limits in Modal's settings
+    ");
     assert_eq!(line.met().len(), 1);
     let apps = cloud.modal(&["app", "list", "--json"], Path::new("/"));
     assert!(!apps.contains("\"deployed\""), "{apps}");

@@ -48,15 +48,20 @@ fn code(error: &anyhow::Error) -> u8 {
         ) || cause
             .downcast_ref::<metadata::Error>()
             .is_some_and(metadata::Error::is_passing)
-            || cause
-                .downcast_ref::<modal_api::Error>()
-                .is_some_and(modal_api::Error::is_passing)
+            || of_modal(cause).is_some_and(modal_api::Error::is_passing)
             || matches!(
                 cause.downcast_ref::<environment::Error>(),
                 Some(environment::Error::Database { .. } | environment::Error::Postgres { .. })
             )
     });
     if is_outside { OUTSIDE } else { MENDABLE }
+}
+
+fn of_modal<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a modal_api::Error> {
+    let boxed = || cause.downcast_ref::<Box<modal_api::Error>>();
+    cause
+        .downcast_ref()
+        .or_else(|| boxed().map(|error| &**error))
 }
 
 /// An error with a way to mend it.
