@@ -96,6 +96,9 @@ pub(crate) fn rollback(
     request: wire::AppRollbackRequest,
 ) -> Result<wire::AppRollbackResponse, Status> {
     let mut guard = ask.core.lock();
+    if let Some(answer) = ask.earlier(&guard) {
+        return Ok(answer);
+    }
     let mut row = deployed(&guard.state.rows, &request.app_id)?;
     let wanted = if request.version < 0 {
         i64::from(row.version) + i64::from(request.version)
@@ -136,6 +139,9 @@ pub(crate) fn rollover(
     request: wire::AppRolloverRequest,
 ) -> Result<wire::AppRolloverResponse, Status> {
     let mut guard = ask.core.lock();
+    if let Some(answer) = ask.earlier(&guard) {
+        return Ok(answer);
+    }
     let row = deployed(&guard.state.rows, &request.app_id)?;
     let label = Label {
         client_version: ask.client_version.clone(),
@@ -285,6 +291,7 @@ fn put(
     change.put(app_id, &row);
     let url = apps::page_url(app_id);
     let deployed_at = if is_deployment { now } else { 0.0 };
+    // Those of a rollback and a rollover have the same fields under the same numbers.
     let answer = wire::AppPublishResponse {
         url: url.clone(),
         server_warnings: Vec::new(),
