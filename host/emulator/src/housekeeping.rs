@@ -152,8 +152,8 @@ fn forget_rows(core: &Core, inner: &mut Inner, now: f64) {
     }
     volumes::clean(core, inner);
     definitions::clean(core, inner);
-    let rows = &inner.state.rows;
-    core.contents.clean(|hash| mounts::is_used(rows, hash));
+    let used = mounts::used_contents(&inner.state.rows);
+    core.contents.clean(|hash| used.contains(hash));
 }
 
 fn compact(inner: &mut Inner) {

@@ -260,6 +260,15 @@ pub(crate) fn delete_all_in(rows: &Rows, environment: &str, change: &mut Change)
     }
 }
 
+/// Adds the rows that end what was made for an app and has no name of its own.
+pub(crate) fn forget_owned(rows: &Rows, app_id: &str, change: &mut Change) {
+    for (id, row) in rows.scan::<ObjectRow>(b"") {
+        if row.app_id == app_id && row.name.is_empty() && !row.is_ephemeral {
+            forget(rows, &String::from_utf8_lossy(id), &row, change);
+        }
+    }
+}
+
 /// Adds the rows that empty a part of a table.
 pub(crate) fn clear<R: Row>(rows: &Rows, prefix: &[u8], change: &mut Change) {
     for key in rows.keys::<R>(prefix) {

@@ -251,6 +251,8 @@ pub(crate) fn forget(rows: &Rows, app_id: &str, change: &mut Change) {
             change.delete::<ClassRow>(class_id);
         }
     }
+    objects::forget_owned(rows, app_id, change);
+    mounts::forget_owned(rows, app_id, change);
 }
 
 /// What a version is called in the history.
