@@ -8,7 +8,7 @@ use modal_api::wire::FileDescriptor;
 use crate::{
     core::{Core, Function, Inner, Live, Order},
     housekeeping::ROUND,
-    ids,
+    ids, publish,
     record::{ContainerStarting, Event, InputStarted},
     servers::is_wanted,
     state::Container,
@@ -201,6 +201,13 @@ impl Core {
         }
         let function_id = container.function_id.clone();
         let Some(function) = inner.functions.get(&function_id) else {
+            if container.running.is_empty()
+                && publish::app_of(&inner.state.rows, &function_id).is_some()
+            {
+                // Its app was deployed without it.
+                live.leaving_since = Some(now);
+                return Ok(Take::Leave);
+            }
             // A new life of the emulator that has not been told of the function yet.
             return Ok(Take::Wait { until: f64::MAX });
         };

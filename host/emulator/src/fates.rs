@@ -98,6 +98,7 @@ impl Core {
             let said = live.and_then(|live| live.task_result);
             self.count_crash(inner, &function_id, init_failure(said, result), now);
         }
+        self.end_given_back(inner, &function_id);
         self.dispatch(inner, &function_id);
     }
 

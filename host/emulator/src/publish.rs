@@ -2,19 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 
-use modal_api::wire::{self, AppState};
+use modal_api::wire::{self, AppState, generic_result::GenericStatus};
 use tonic::Status;
 
 use crate::{
     activation,
     apps::{self, AppRow},
     ask::Ask,
-    core::{Core, Inner},
+    core::{Core, Ending, Inner},
     definitions::{self, ClassRow, DefinitionRow, FunctionRow},
-    objects,
+    mounts, objects,
     rows::{Change, Row, Rows, Table},
     schedules::ScheduleRow,
     session,
+    state::Phase,
 };
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -374,6 +375,7 @@ impl Core {
             return;
         }
         let mut active = HashSet::new();
+        let mut unnamed = HashSet::new();
         for function_id in functions_of(&inner.state.rows, app_id) {
             let parent = inner
                 .state
@@ -387,6 +389,7 @@ impl Core {
                 &parent
             };
             if !row.function_ids.values().any(|id| id == named) {
+                unnamed.insert(function_id);
                 continue;
             }
             match activation::activate(self, inner, app_id, &row, &function_id) {
@@ -403,6 +406,7 @@ impl Core {
         for function_id in &left_out {
             inner.functions.remove(function_id);
         }
+        self.end_waiting(inner, &unnamed);
         self.send_away(inner, |container| {
             left_out.contains(&container.function_id) && container.running.is_empty()
         });
@@ -414,5 +418,36 @@ impl Core {
         }
         let now = self.clock.now();
         self.look_at(inner, now);
+    }
+
+    /// Ends what waits for functions that are no longer part of their app; what runs may end by itself.
+    fn end_waiting(&self, inner: &mut Inner, functions: &HashSet<String>) {
+        let now = self.clock.now();
+        let calls = &inner.state.calls;
+        let waiting: Vec<String> = inner
+            .state
+            .inputs
+            .iter()
+            .filter(|(_, input)| matches!(input.phase, Phase::Waiting { .. }))
+            .filter(|(_, input)| {
+                calls
+                    .get(&input.function_call_id)
+                    .is_some_and(|call| functions.contains(&call.function_id))
+            })
+            .map(|(input_id, _)| input_id.clone())
+            .collect();
+        for input_id in waiting {
+            let text = "its function is no longer part of the app".to_owned();
+            inner.note_ended(&input_id, Ending::new(GenericStatus::Terminated, text), now);
+        }
+    }
+
+    /// Ends what a container has given back whose function has left its app in the meantime.
+    pub(crate) fn end_given_back(&self, inner: &mut Inner, function_id: &str) {
+        if !inner.functions.contains_key(function_id)
+            && app_of(&inner.state.rows, function_id).is_some()
+        {
+            self.end_waiting(inner, &HashSet::from([function_id.to_owned()]));
+        }
     }
 }
