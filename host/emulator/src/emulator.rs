@@ -26,6 +26,7 @@ use tonic::transport::Server;
 use crate::{
     Config, Error, FunctionSpec, Listen, MAX_SOCKET_PATH, Stop,
     apps::AppRow,
+    ask::Answers,
     clock::Clock,
     contents::Contents,
     core::{Core, Function, Inner, Live, Order, Places, socket_path},
@@ -75,6 +76,7 @@ impl Emulator {
             Journal::create(&path, state.events().into_iter()).map_err(Error::file(&path))?;
         let (orders, received) = mpsc::unbounded_channel();
         let mut inner = Inner {
+            answers: Answers::of(&state.rows),
             state,
             journal,
             functions: Default::default(),
