@@ -21,6 +21,7 @@ mod connect;
 mod credentials;
 mod definition;
 mod dicts;
+mod digest;
 mod environments;
 mod error;
 mod fetch;

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    Client, Creation, Error, http::Attempts, listing::Page, names, outcome::instant, wire,
+    Client, Creation, Error, digest, http::Attempts, listing::Page, names, outcome::instant, wire,
 };
 
 pub use crate::wire::file_entry::FileType;
@@ -227,7 +227,7 @@ impl Client {
             .map(|(address, length)| {
                 let what = &what;
                 async move {
-                    let body = self.http.get(what, address, Attempts::DOWNLOAD).await?;
+                    let (headers, body) = self.http.get(what, address, Attempts::DOWNLOAD).await?;
                     if body.len() > length {
                         return Err(Error::Transfer {
                             what: what.clone(),
@@ -235,6 +235,13 @@ impl Client {
                                 "a block of {} bytes where {length} are due",
                                 body.len()
                             ),
+                        });
+                    }
+                    if !digest::fits(&headers, &body) {
+                        return Err(Error::Transfer {
+                            what: what.clone(),
+                            reason: "a block's SHA-256 is not the one that the server named"
+                                .to_owned(),
                         });
                     }
                     Ok((body, length))
