@@ -14,6 +14,7 @@ use crate::{
     core::{Core, Inner},
     ground::{Content, Ground, Volume, enter},
     images::{self, Effects},
+    logs::Pumped,
     mounts,
     objects::{self, Kind},
     process::Launch,
@@ -23,6 +24,8 @@ use crate::{
 };
 
 const RUNTIME: &str = "modal._container_entrypoint";
+/// More than an app's log keeps: a container that writes faster than we read does not hold us for ever.
+const MAX_LAST_ROUNDS: u32 = 256;
 
 /// A definition that is at work.
 #[derive(Debug)]
@@ -296,8 +299,15 @@ impl Core {
             }
             origin
         };
-        if self.logs.pump(&origin, self.clock.now(), is_last) {
-            self.logs_bell.notify_waiters();
+        let rounds = if is_last { MAX_LAST_ROUNDS } else { 1 };
+        for _ in 0..rounds {
+            let pumped = self.logs.pump(&origin, self.clock.now(), is_last);
+            if pumped != Pumped::Nothing {
+                self.logs_bell.notify_waiters();
+            }
+            if pumped != Pumped::Part {
+                break;
+            }
         }
     }
 }
