@@ -51,9 +51,8 @@ pub(crate) fn activate(
             .map_err(|error| Status::internal(format!("definition of {function_id}: {error}")))?;
     }
     let spec = spec(core, app, &row, &definition);
-    let settings = format!("{:?}", row.settings);
-    // A deployment replaces containers, also when the definition is the same.
-    let spec_hash = format!("{definition_id}@{} {settings}", app.version);
+    // A deployment replaces containers, also when the definition is the same; how many there may be changes nothing in them.
+    let spec_hash = format!("{definition_id}@{}", app.version);
     let schedule = definition
         .schedule
         .as_ref()
