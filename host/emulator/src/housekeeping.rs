@@ -6,7 +6,7 @@ use crate::{
     apps, ask, blobs,
     clock::until,
     core::{Core, Inner},
-    definitions, dicts, log_file, mounts, objects, process,
+    definitions, dicts, log_file, mounts, objects, process, queues,
     state::Phase,
     streams, volumes,
 };
@@ -143,9 +143,17 @@ fn forget_rows(core: &Core, inner: &mut Inner, now: f64) {
     let silent = objects::forget_silent(inner, core.started_at, now);
     let answered = ask::forget_answers(inner, now);
     let old_entries = dicts::forget_old(inner, now);
+    let old_items = queues::forget_old(inner, now);
     let old_blobs = blobs::forget_old(core, inner, now);
     let old_chunks = streams::forget_old(inner);
-    for change in [silent, answered, old_entries, old_blobs, old_chunks] {
+    for change in [
+        silent,
+        answered,
+        old_entries,
+        old_items,
+        old_blobs,
+        old_chunks,
+    ] {
         if !change.is_empty() {
             inner.note(change.into_event());
         }

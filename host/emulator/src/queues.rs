@@ -9,6 +9,7 @@ use tonic::Status;
 
 use crate::{
     ask::Ask,
+    core::Inner,
     objects::{self, Kind, ObjectRow, Wanted, own_key},
     rows::{Change, Row, Rows, Table},
 };
@@ -113,11 +114,8 @@ pub(crate) fn put(ask: &Ask, request: wire::QueuePutRequest) -> Result<(), Statu
         )));
     }
     let mut change = Change::default();
-    for (key, _) in rows
-        .scan::<QueueItemRow>(&partition)
-        .filter(|(_, item)| item.expires_at < now)
-    {
-        change.delete::<QueueItemRow>(key);
+    if !lives(rows, &partition, now) {
+        objects::clear::<QueueItemRow>(rows, &partition, &mut change);
     }
     // By the clock, so that a place is not used again when the line has run empty in between.
     let last = rows
@@ -275,8 +273,8 @@ pub(crate) fn list(
     let now = ask.now();
     let mut queues = Vec::new();
     for (queue_id, row) in page {
-        let mut partitions: Vec<Vec<u8>> = live_items(&guard.state.rows, &own_key(&queue_id), now)
-            .map(|(key, _)| key[..key.len() - 8].to_vec())
+        let mut partitions: Vec<&[u8]> = live_items(&guard.state.rows, &own_key(&queue_id), now)
+            .map(|(key, _)| partition_of(key))
             .collect();
         let total = partitions.len();
         partitions.dedup();
@@ -307,13 +305,45 @@ fn wait(seconds: f32) -> Duration {
         .min(MAX_WAIT)
 }
 
+/// Items of partitions that are not over.
 fn live_items<'a>(
     rows: &'a Rows,
     prefix: &[u8],
     now: f64,
 ) -> impl Iterator<Item = (&'a [u8], QueueItemRow)> {
-    rows.scan::<QueueItemRow>(prefix)
-        .filter(move |(_, item)| item.expires_at >= now)
+    let mut last = (&[][..], false);
+    rows.scan::<QueueItemRow>(prefix).filter(move |&(key, _)| {
+        let partition = partition_of(key);
+        if last.0 != partition {
+            last = (partition, lives(rows, partition, now));
+        }
+        last.1
+    })
+}
+
+/// A partition ends as a whole, some time after the last put: what was put last says when.
+fn lives(rows: &Rows, partition: &[u8], now: f64) -> bool {
+    rows.scan::<QueueItemRow>(partition)
+        .next_back()
+        .is_some_and(|(_, item)| item.expires_at >= now)
+}
+
+/// Drops partitions that are over.
+pub(crate) fn forget_old(inner: &Inner, now: f64) -> Change {
+    let rows = &inner.state.rows;
+    let mut change = Change::default();
+    let mut partitions: Vec<_> = rows.keys::<QueueItemRow>(b"").map(partition_of).collect();
+    partitions.dedup();
+    for partition in partitions {
+        if !lives(rows, partition, now) {
+            objects::clear::<QueueItemRow>(rows, partition, &mut change);
+        }
+    }
+    change
+}
+
+fn partition_of(item_key: &[u8]) -> &[u8] {
+    &item_key[..item_key.len().saturating_sub(8)]
 }
 
 /// What the keys of a partition's items begin with.
@@ -342,5 +372,42 @@ fn metadata(row: &ObjectRow) -> wire::QueueMetadata {
     wire::QueueMetadata {
         name: row.name.clone(),
         creation_info: Some(row.creation_info()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{QueueItemRow, item_key, live_items, lives};
+    use crate::{
+        record::Event,
+        rows::{Change, Rows, key},
+    };
+
+    #[test]
+    fn a_partition_ends_as_a_whole_after_its_last_put() {
+        let mut rows = Rows::default();
+        let mut change = Change::default();
+        let partitions = ["", "b"].map(|name| key(&[b"qu-1", name.as_bytes()]));
+        let items = [(0, 1, 10.0), (0, 2, 20.0), (1, 1, 30.0), (1, 2, 15.0)];
+        for (partition, place, expires_at) in items {
+            let row = QueueItemRow {
+                value: Default::default(),
+                expires_at,
+            };
+            change.put(item_key(&partitions[partition], place), &row);
+        }
+        if let Event::RowsChanged(event) = change.into_event() {
+            rows.apply(event);
+        }
+        let alive = |now| {
+            let each = partitions
+                .each_ref()
+                .map(|partition| live_items(&rows, partition, now).count());
+            (each, live_items(&rows, &key(&[b"qu-1"]), now).count())
+        };
+        assert_eq!(alive(12.0), ([2, 2], 4));
+        assert_eq!(alive(17.0), ([2, 0], 2));
+        assert_eq!(alive(25.0), ([0, 0], 0));
+        assert!(!lives(&rows, &key(&[b"qu-1", b"none"]), 0.0));
     }
 }
