@@ -66,6 +66,7 @@ mod streams;
 mod tasks;
 mod token;
 mod variants;
+mod volume_copy;
 mod volume_files;
 mod volumes;
 mod web;

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, async_trait, codegen::BoxStream};
 use crate::{
     apps, ask::Ask, blobs, caller_service as calls, container_service as container, core::Core,
     definitions, dicts, images, log_service, mounts, publish, queues, secrets, session, streams,
-    tasks, volume_files as files, volumes,
+    tasks, volume_copy, volume_files as files, volumes,
 };
 
 pub(crate) struct Service {
@@ -158,8 +158,8 @@ table! {
         volume_get_file2: wire::VolumeGetFile2Request => wire::VolumeGetFile2Response, files::get2;
         volume_remove_file: wire::VolumeRemoveFileRequest => (), files::remove;
         volume_remove_file2: wire::VolumeRemoveFile2Request => (), files::remove2;
-        volume_copy_files: wire::VolumeCopyFilesRequest => (), files::copy;
-        volume_copy_files2: wire::VolumeCopyFiles2Request => (), files::copy2;
+        volume_copy_files: wire::VolumeCopyFilesRequest => (), volume_copy::copy;
+        volume_copy_files2: wire::VolumeCopyFiles2Request => (), volume_copy::copy2;
 
         app_create: wire::AppCreateRequest => wire::AppCreateResponse, apps::create;
         app_get_or_create: wire::AppGetOrCreateRequest => wire::AppGetOrCreateResponse, apps::get_or_create;

@@ -1,4 +1,4 @@
-//! Files in volumes: listed, put, got, removed, copied.
+//! Files in volumes: listed, put, got, removed.
 
 use std::{
     fs::{self, File, Permissions},
@@ -14,7 +14,7 @@ use tonic::Status;
 use crate::{
     ask::Ask,
     contents::{Contents, hex},
-    volumes::{BLOCK_BYTES, existing, file, inside, root, unusable},
+    volumes::{BLOCK_BYTES, existing, file, inside, landing, root, unusable},
 };
 
 /// As on Modal.
@@ -259,16 +259,7 @@ impl Placing {
         if relative.as_os_str().is_empty() {
             return Err(Status::invalid_argument(format!("'{path}' names no file")));
         }
-        // Through a link the way could lead out: the nearest folder that exists must be inside.
-        let mut folder = relative.parent();
-        while let Some(parent) = folder {
-            if root.join(parent).exists() {
-                existing(root, parent)?;
-                break;
-            }
-            folder = parent.parent();
-        }
-        let target = root.join(&relative);
+        let target = landing(root, &relative)?;
         if target.is_dir() {
             return Err(Status::invalid_argument(format!(
                 "'{path}' is a directory, no file"
@@ -410,76 +401,4 @@ fn remove_path(ask: &Ask, volume_id: &str, path: &str, recursive: bool) -> Resul
         )));
     };
     removed.map_err(unusable(volume_id))
-}
-
-pub(crate) fn copy(ask: &Ask, request: wire::VolumeCopyFilesRequest) -> Result<(), Status> {
-    copy_paths(
-        ask,
-        &request.volume_id,
-        &request.src_paths,
-        &request.dst_path,
-        request.recursive,
-    )
-}
-
-pub(crate) fn copy2(ask: &Ask, request: wire::VolumeCopyFiles2Request) -> Result<(), Status> {
-    copy_paths(
-        ask,
-        &request.volume_id,
-        &request.src_paths,
-        &request.dst_path,
-        request.recursive,
-    )
-}
-
-/// Into a directory, or to another name: like `cp`.
-fn copy_paths(
-    ask: &Ask,
-    volume_id: &str,
-    sources: &[String],
-    target: &str,
-    recursive: bool,
-) -> Result<(), Status> {
-    let root = root(&ask.core, &ask.core.lock(), volume_id)?;
-    let folder = root.join(inside(target)?);
-    let into = folder.is_dir() || target.ends_with('/') || sources.len() > 1;
-    for source in sources {
-        let relative = inside(source)?;
-        let place = existing(&root, &relative)?;
-        if place.is_dir() && !recursive {
-            return Err(Status::invalid_argument(format!(
-                "'{source}' is a directory: copy it recursively"
-            )));
-        }
-        let name = relative
-            .file_name()
-            .ok_or_else(|| Status::invalid_argument("the volume's root cannot be copied"))?;
-        let to = if into {
-            folder.join(name)
-        } else {
-            folder.clone()
-        };
-        if to.starts_with(&place) {
-            return Err(Status::invalid_argument(format!(
-                "'{source}' cannot be copied into itself"
-            )));
-        }
-        copy_tree(&place, &to).map_err(unusable(volume_id))?;
-    }
-    Ok(())
-}
-
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    if !from.is_dir() {
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        return fs::copy(from, to).map(drop);
-    }
-    fs::create_dir_all(to)?;
-    for child in fs::read_dir(from)? {
-        let child = child?;
-        copy_tree(&child.path(), &to.join(child.file_name()))?;
-    }
-    Ok(())
 }
