@@ -1,6 +1,6 @@
 //! What happens because time passes: limits, containers that do not come up or do not leave, old calls, long log files.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use crate::{
     apps, ask, blobs,
@@ -24,7 +24,11 @@ pub(crate) const KEPT_FOR: f64 = 7.0 * 24.0 * 3600.0;
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let now = core.clock.now();
-        let (next, logs) = look(&core, now);
+        let Chores { next, logs, used } = look(&core, now);
+        if let Some(used) = used {
+            // What a mount has begun to use in the meantime is not old.
+            core.contents.clean(|hash| used.contains(hash));
+        }
         for (path, limit) in logs {
             if let Err(error) = log_file::keep_below(&path, limit) {
                 tracing::debug!(%error, path = %path.display(), "log file not looked at");
@@ -37,8 +41,18 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Does what is due; answers when to look again and which log files to keep below which size.
-fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
+/// What is left to do without the lock.
+struct Chores {
+    /// When to look again.
+    next: f64,
+    /// Log files and the size that each may have.
+    logs: Vec<(PathBuf, u64)>,
+    /// The contents that are needed, if it is time to remove the others.
+    used: Option<HashSet<String>>,
+}
+
+/// Does what is due.
+fn look(core: &Core, now: f64) -> Chores {
     let mut guard = core.lock();
     let inner = &mut *guard;
     core.end_overdue_inputs(inner, now);
@@ -47,9 +61,11 @@ fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
     core.rest_servers(inner, now);
     let next_call = core.fire_schedules(inner, now);
     inner.state.forget_ended_before(now - KEPT_FOR);
+    let mut used = None;
     if inner.clean_at <= now {
         inner.clean_at = now + CLEAN_ROUND;
         forget_rows(core, inner, now);
+        used = Some(mounts::used_contents(&inner.state.rows));
     }
     compact(inner);
     let functions: Vec<_> = inner.functions.keys().cloned().collect();
@@ -68,7 +84,11 @@ fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
         .values()
         .map(|container| (container.log_path.clone(), container.max_log_bytes))
         .collect();
-    (inner.next_look, logs)
+    Chores {
+        next: inner.next_look,
+        logs,
+        used,
+    }
 }
 
 fn doom_late_containers(core: &Core, inner: &mut Inner, now: f64) {
@@ -160,8 +180,6 @@ fn forget_rows(core: &Core, inner: &mut Inner, now: f64) {
     }
     volumes::clean(core, inner);
     definitions::clean(core, inner);
-    let used = mounts::used_contents(&inner.state.rows);
-    core.contents.clean(|hash| used.contains(hash));
 }
 
 fn compact(inner: &mut Inner) {
