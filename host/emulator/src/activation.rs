@@ -58,7 +58,7 @@ pub(crate) fn activate(
         .as_ref()
         .filter(|_| app.state() == wire::AppState::Deployed && row.parent.is_empty())
         .and_then(schedules::Schedule::of)
-        .map(|schedule| schedule.starting(rows, function_id, app.deployed_at, core.clock.now()));
+        .map(|schedule| schedule.starting(rows, function_id, app.deployed_at, core.clock.wall()));
     let deployed = Deployed {
         function_id: function_id.to_owned(),
         app_id: app_id.to_owned(),

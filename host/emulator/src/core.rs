@@ -219,6 +219,7 @@ impl Core {
             lock,
         } = places;
         Self {
+            started_at: clock.now(),
             inner: Mutex::new(inner),
             clock,
             socket_dir,
@@ -234,7 +235,6 @@ impl Core {
             alarm: Notify::new(),
             rows_bell: Notify::new(),
             tokens,
-            started_at: clock.now(),
             _lock: lock,
         }
     }

@@ -301,7 +301,7 @@ impl Core {
         };
         let rounds = if is_last { MAX_LAST_ROUNDS } else { 1 };
         for _ in 0..rounds {
-            let pumped = self.logs.pump(&origin, self.clock.now(), is_last);
+            let pumped = self.logs.pump(&origin, self.clock.wall(), is_last);
             if pumped != Pumped::Nothing {
                 self.logs_bell.notify_waiters();
             }

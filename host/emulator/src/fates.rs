@@ -72,7 +72,7 @@ impl Core {
                 function_id: function_id.clone(),
                 ..Default::default()
             };
-            self.logs.say(&origin, now, &result.exception);
+            self.logs.say(&origin, self.clock.wall(), &result.exception);
         }
         result.traceback = last_lines;
 

@@ -1,6 +1,6 @@
 //! What happens because time passes: limits, containers that do not come up or do not leave, old calls, long log files.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     apps, ask, blobs,
@@ -17,6 +17,8 @@ pub(crate) const ROUND: f64 = 5.0;
 const SLOW_ROUND: f64 = 3600.0;
 /// How often old rows and files are looked for, at most.
 const CLEAN_ROUND: f64 = 60.0;
+/// A machine that sleeps stops timers as well: after this time the clock is looked at.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 const LEAVING_LIMIT: f64 = 30.0;
 pub(crate) const KEPT_FOR: f64 = 7.0 * 24.0 * 3600.0;
 
@@ -35,8 +37,21 @@ pub(crate) async fn run(core: Arc<Core>) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(until(next, core.clock.now())) => {}
+            () = wait(&core, next) => {}
             () = core.alarm.notified() => {}
+        }
+    }
+}
+
+/// Until a moment, or until the wall clock has jumped: then schedules are due earlier.
+async fn wait(core: &Core, moment: f64) {
+    let ahead = || core.clock.wall() - core.clock.now();
+    let before = ahead();
+    loop {
+        let left = until(moment, core.clock.now());
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        if left <= LONGEST_SLEEP || ahead() > before + 1.0 {
+            return;
         }
     }
 }
@@ -59,7 +74,8 @@ fn look(core: &Core, now: f64) -> Chores {
     doom_late_containers(core, inner, now);
     core.end_apps(inner, now);
     core.rest_servers(inner, now);
-    let next_call = core.fire_schedules(inner, now);
+    let wall = core.clock.wall();
+    let next_call = core.fire_schedules(inner, wall) - (wall - now);
     inner.state.forget_ended_before(now - KEPT_FOR);
     let mut used = None;
     if inner.clean_at <= now {
