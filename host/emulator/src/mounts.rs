@@ -28,6 +28,16 @@ impl Row for MountRow {
     const TABLE: Table = Table::Mounts;
 }
 
+#[cfg(test)]
+impl MountRow {
+    pub(crate) fn of_app(app_id: &str) -> Self {
+        Self {
+            app_id: app_id.to_owned(),
+            ..Default::default()
+        }
+    }
+}
+
 pub(crate) fn check_existence(
     ask: &Ask,
     request: wire::MountBatchedCheckExistenceRequest,

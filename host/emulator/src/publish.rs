@@ -451,3 +451,78 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{AppRow, FunctionRow, forget};
+    use crate::{
+        images::{Copy, ImageRow},
+        mounts::MountRow,
+        objects::ObjectRow,
+        record::Event,
+        rows::{Change, Rows, key},
+        secrets::SecretRow,
+    };
+
+    fn apply(rows: &mut Rows, change: Change) {
+        if let Event::RowsChanged(event) = change.into_event() {
+            rows.apply(event);
+        }
+    }
+
+    #[test]
+    fn what_an_app_owns_goes_with_it() {
+        let mut rows = Rows::default();
+        let mut change = Change::default();
+        for app_id in ["ap-1", "ap-2"] {
+            let id = |kind: &str| format!("{kind}-of-{app_id}");
+            let own = |name: &str| ObjectRow {
+                kind: "st".to_owned(),
+                name: name.to_owned(),
+                app_id: app_id.to_owned(),
+                ..Default::default()
+            };
+            change.put(app_id, &AppRow::default());
+            let function = FunctionRow {
+                app_id: app_id.to_owned(),
+                ..Default::default()
+            };
+            change.put(id("fu"), &function);
+            change.put(id("unnamed"), &own(""));
+            change.put(key(&[id("unnamed").as_bytes()]), &SecretRow::default());
+            change.put(id("named"), &own("named"));
+            for mount in ["mo", "copied"] {
+                change.put(key(&[id(mount).as_bytes()]), &MountRow::of_app(app_id));
+            }
+            let mut image = ImageRow::default();
+            image.copies.push(Copy {
+                mount_id: id("copied"),
+                ..Default::default()
+            });
+            change.put(id("im"), &image);
+        }
+        apply(&mut rows, change);
+        let mut change = Change::default();
+        forget(&rows, "ap-1", &mut change);
+        apply(&mut rows, change);
+        let text = |keys: Vec<&[u8]>| -> Vec<String> {
+            let texts = keys.into_iter().map(String::from_utf8_lossy);
+            texts
+                .map(|text| text.trim_start_matches(|letter| letter < ' ').to_owned())
+                .collect()
+        };
+        let own = b"";
+        assert_eq!(text(rows.keys::<AppRow>(own).collect()), ["ap-2"]);
+        assert_eq!(
+            text(rows.keys::<FunctionRow>(own).collect()),
+            ["fu-of-ap-2"]
+        );
+        assert_eq!(
+            text(rows.keys::<ObjectRow>(own).collect()),
+            ["named-of-ap-1", "named-of-ap-2", "unnamed-of-ap-2"]
+        );
+        assert_eq!(rows.keys::<SecretRow>(own).count(), 1);
+        assert_eq!(rows.keys::<MountRow>(own).count(), 3);
+        assert!(rows.has::<MountRow>(key(&[b"copied-of-ap-1"])));
+    }
+}
