@@ -10,7 +10,7 @@ use modal_api::{
 use prost::{Message, bytes::Bytes};
 
 use crate::{
-    apps,
+    app_parts, apps,
     core::{Core, Inner},
     ground::{Content, Ground, Volume, enter},
     images::{self, Effects},
@@ -18,7 +18,7 @@ use crate::{
     mounts,
     objects::{self, Kind},
     process::Launch,
-    publish, secrets,
+    secrets,
     state::Phase,
     volumes,
 };
@@ -194,7 +194,7 @@ fn parts(core: &Core, inner: &Inner, deployed: &Deployed) -> Result<Parts, tonic
         .secret_ids
         .iter()
         .flat_map(|id| secrets::values(rows, id).values);
-    let mut layout = publish::layout_of(rows, &deployed.app_id, &app);
+    let mut layout = app_parts::layout_of(rows, &deployed.app_id, &app);
     for dependency in &definition.object_dependencies {
         let volume = objects::get(rows, Kind::Volume, &dependency.object_id).ok();
         layout.objects.push(wire::Object {
@@ -250,7 +250,7 @@ impl Core {
         let inner = self.lock();
         let container = inner.state.containers.get(task_id);
         container.is_some_and(|container| {
-            publish::app_of(&inner.state.rows, &container.function_id).is_some()
+            app_parts::app_of(&inner.state.rows, &container.function_id).is_some()
         })
     }
 
@@ -281,7 +281,7 @@ impl Core {
                 .and_then(|function| function.deployed.as_ref());
             let app_id = deployed
                 .map(|deployed| deployed.app_id.clone())
-                .or_else(|| publish::app_of(&inner.state.rows, &container.function_id));
+                .or_else(|| app_parts::app_of(&inner.state.rows, &container.function_id));
             let Some(app_id) = app_id else { return };
             let mut origin = crate::logs::Origin {
                 app_id,

@@ -6,9 +6,10 @@ use std::cmp::Reverse;
 use modal_api::wire::FileDescriptor;
 
 use crate::{
+    app_parts,
     core::{Core, Function, Inner, Live, Order},
     housekeeping::ROUND,
-    ids, publish,
+    ids,
     record::{ContainerStarting, Event, InputStarted},
     servers::is_wanted,
     state::Container,
@@ -202,7 +203,7 @@ impl Core {
         let function_id = container.function_id.clone();
         let Some(function) = inner.functions.get(&function_id) else {
             if container.running.is_empty()
-                && publish::app_of(&inner.state.rows, &function_id).is_some()
+                && app_parts::app_of(&inner.state.rows, &function_id).is_some()
             {
                 // Its app was deployed without it.
                 live.leaving_since = Some(now);

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    apps, ask, blobs,
+    app_life, ask, blobs,
     clock::until,
     core::{Core, Inner},
-    definitions, dicts, log_file, mounts, objects, process, queues,
+    definitions, dicts, log_file, mounts, objects, partitions, process,
     state::Phase,
     streams, volumes,
 };
@@ -88,7 +88,7 @@ fn look(core: &Core, now: f64) -> Chores {
     // Set first: a dispatch that has to wait for something may bring it forward.
     inner.next_look = next_look(inner, now)
         .min(next_call)
-        .min(apps::next_look(inner, now));
+        .min(app_life::next_look(inner, now));
     for function_id in functions {
         core.dispatch(inner, &function_id);
     }
@@ -179,7 +179,7 @@ fn forget_rows(core: &Core, inner: &mut Inner, now: f64) {
     let silent = objects::forget_silent(inner, core.started_at, now);
     let answered = ask::forget_answers(inner, now);
     let old_entries = dicts::forget_old(inner, now);
-    let old_items = queues::forget_old(inner, now);
+    let old_items = partitions::forget_old(inner, now);
     let old_blobs = blobs::forget_old(core, inner, now);
     let old_chunks = streams::forget_old(inner);
     for change in [

@@ -10,7 +10,7 @@ use crate::{
     core::Inner,
     dicts::DictEntryRow,
     ids,
-    queues::QueueItemRow,
+    partitions::QueueItemRow,
     rows::{Change, Row, Rows, Table, key},
     secrets::SecretRow,
     session,

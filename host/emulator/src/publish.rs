@@ -1,21 +1,19 @@
 //! Deployments: what an app consists of from now on, its history, and the way back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use modal_api::wire::{self, AppState, generic_result::GenericStatus};
+use modal_api::wire::{self, AppState};
 use tonic::Status;
 
 use crate::{
-    activation,
+    app_parts::layout_of,
     apps::{self, AppRow},
     ask::Ask,
-    core::{Core, Ending, Inner},
-    definitions::{self, ClassRow, DefinitionRow, FunctionRow},
-    mounts, objects,
+    core::Inner,
+    definitions::{DefinitionRow, FunctionRow},
+    objects,
     rows::{Change, Row, Rows, Table},
-    schedules::ScheduleRow,
     session,
-    state::Phase,
 };
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -195,67 +193,6 @@ pub(crate) fn layout(
     })
 }
 
-/// What an app consists of, with what callers must know of each function.
-pub(crate) fn layout_of(rows: &Rows, app_id: &str, row: &AppRow) -> wire::AppLayout {
-    use wire::object::HandleMetadataOneof;
-    let functions = row.function_ids.values().filter_map(|function_id| {
-        let metadata = definitions::handle_metadata(rows, app_id, function_id).ok()?;
-        Some(wire::Object {
-            object_id: function_id.clone(),
-            handle_metadata_oneof: Some(HandleMetadataOneof::FunctionHandleMetadata(metadata)),
-        })
-    });
-    let classes = row.class_ids.values().map(|class_id| wire::Object {
-        object_id: class_id.clone(),
-        handle_metadata_oneof: Some(HandleMetadataOneof::ClassHandleMetadata(
-            wire::ClassHandleMetadata::default(),
-        )),
-    });
-    wire::AppLayout {
-        objects: functions.chain(classes).collect(),
-        function_ids: row.function_ids.clone(),
-        class_ids: row.class_ids.clone(),
-    }
-}
-
-/// The app that a function belongs to.
-pub(crate) fn app_of(rows: &Rows, function_id: &str) -> Option<String> {
-    let app_id = rows.get::<FunctionRow>(function_id)?.app_id;
-    // That of a variant of a function of this process is not one that the API knows.
-    (!app_id.is_empty()).then_some(app_id)
-}
-
-/// All functions that were ever made for an app, variants too.
-pub(crate) fn functions_of(rows: &Rows, app_id: &str) -> HashSet<String> {
-    rows.scan::<FunctionRow>(b"")
-        .filter(|(_, row)| row.app_id == app_id)
-        .map(|(id, _)| String::from_utf8_lossy(id).into_owned())
-        .collect()
-}
-
-/// Adds the rows that end the memory of an app.
-pub(crate) fn forget(rows: &Rows, app_id: &str, change: &mut Change) {
-    change.delete::<AppRow>(app_id);
-    objects::clear::<VersionRow>(rows, &objects::own_key(app_id), change);
-    let functions = functions_of(rows, app_id);
-    for (definition_id, row) in rows.scan::<DefinitionRow>(b"") {
-        if functions.contains(&row.function_id) {
-            change.delete::<DefinitionRow>(definition_id);
-        }
-    }
-    for function_id in &functions {
-        change.delete::<FunctionRow>(function_id);
-        change.delete::<ScheduleRow>(function_id);
-    }
-    for (class_id, row) in rows.scan::<ClassRow>(b"") {
-        if row.app_id == app_id {
-            change.delete::<ClassRow>(class_id);
-        }
-    }
-    objects::forget_owned(rows, app_id, change);
-    mounts::forget_owned(rows, app_id, change);
-}
-
 /// What a version is called in the history.
 #[derive(Default)]
 struct Label {
@@ -363,166 +300,4 @@ fn deployed(rows: &Rows, app_id: &str) -> Result<AppRow, Status> {
 
 fn version_key(app_id: &str, version: u32) -> Vec<u8> {
     [objects::own_key(app_id).as_slice(), &version.to_be_bytes()].concat()
-}
-
-impl Core {
-    /// Makes the functions of an app what its last deployment says; containers of earlier ones finish their inputs and leave.
-    pub(crate) fn activate_app(&self, inner: &mut Inner, app_id: &str) {
-        let Ok(row) = apps::get(&inner.state.rows, app_id) else {
-            return;
-        };
-        if row.is_stopped() || row.state() == AppState::Initializing {
-            return;
-        }
-        let mut active = HashSet::new();
-        let mut unnamed = HashSet::new();
-        for function_id in functions_of(&inner.state.rows, app_id) {
-            let parent = inner
-                .state
-                .rows
-                .get::<FunctionRow>(&function_id)
-                .map(|row| row.parent)
-                .unwrap_or_default();
-            let named = if parent.is_empty() {
-                &function_id
-            } else {
-                &parent
-            };
-            if !row.function_ids.values().any(|id| id == named) {
-                unnamed.insert(function_id);
-                continue;
-            }
-            match activation::activate(self, inner, app_id, &row, &function_id) {
-                Ok(()) => {
-                    active.insert(function_id);
-                }
-                Err(error) => tracing::error!(%error, function_id, "function cannot be activated"),
-            }
-        }
-        let left_out: Vec<String> = functions_of(&inner.state.rows, app_id)
-            .into_iter()
-            .filter(|id| !active.contains(id) && inner.functions.contains_key(id))
-            .collect();
-        for function_id in &left_out {
-            inner.functions.remove(function_id);
-        }
-        self.end_waiting(inner, &unnamed);
-        self.send_away(inner, |container| {
-            left_out.contains(&container.function_id) && container.running.is_empty()
-        });
-        for live in inner.live.values() {
-            live.work_bell.notify_waiters();
-        }
-        for function_id in active {
-            self.dispatch(inner, &function_id);
-        }
-        let now = self.clock.now();
-        self.look_at(inner, now);
-    }
-
-    /// Ends what waits for functions that are no longer part of their app; what runs may end by itself.
-    fn end_waiting(&self, inner: &mut Inner, functions: &HashSet<String>) {
-        let now = self.clock.now();
-        let calls = &inner.state.calls;
-        let waiting: Vec<String> = inner
-            .state
-            .inputs
-            .iter()
-            .filter(|(_, input)| matches!(input.phase, Phase::Waiting { .. }))
-            .filter(|(_, input)| {
-                calls
-                    .get(&input.function_call_id)
-                    .is_some_and(|call| functions.contains(&call.function_id))
-            })
-            .map(|(input_id, _)| input_id.clone())
-            .collect();
-        for input_id in waiting {
-            let text = "its function is no longer part of the app".to_owned();
-            inner.note_ended(&input_id, Ending::new(GenericStatus::Terminated, text), now);
-        }
-    }
-
-    /// Ends what a container has given back whose function has left its app in the meantime.
-    pub(crate) fn end_given_back(&self, inner: &mut Inner, function_id: &str) {
-        if !inner.functions.contains_key(function_id)
-            && app_of(&inner.state.rows, function_id).is_some()
-        {
-            self.end_waiting(inner, &HashSet::from([function_id.to_owned()]));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{AppRow, FunctionRow, forget};
-    use crate::{
-        images::{Copy, ImageRow},
-        mounts::MountRow,
-        objects::ObjectRow,
-        record::Event,
-        rows::{Change, Rows, key},
-        secrets::SecretRow,
-    };
-
-    fn apply(rows: &mut Rows, change: Change) {
-        if let Event::RowsChanged(event) = change.into_event() {
-            rows.apply(event);
-        }
-    }
-
-    #[test]
-    fn what_an_app_owns_goes_with_it() {
-        let mut rows = Rows::default();
-        let mut change = Change::default();
-        for app_id in ["ap-1", "ap-2"] {
-            let id = |kind: &str| format!("{kind}-of-{app_id}");
-            let own = |name: &str| ObjectRow {
-                kind: "st".to_owned(),
-                name: name.to_owned(),
-                app_id: app_id.to_owned(),
-                ..Default::default()
-            };
-            change.put(app_id, &AppRow::default());
-            let function = FunctionRow {
-                app_id: app_id.to_owned(),
-                ..Default::default()
-            };
-            change.put(id("fu"), &function);
-            change.put(id("unnamed"), &own(""));
-            change.put(key(&[id("unnamed").as_bytes()]), &SecretRow::default());
-            change.put(id("named"), &own("named"));
-            for mount in ["mo", "copied"] {
-                change.put(key(&[id(mount).as_bytes()]), &MountRow::of_app(app_id));
-            }
-            let mut image = ImageRow::default();
-            image.copies.push(Copy {
-                mount_id: id("copied"),
-                ..Default::default()
-            });
-            change.put(id("im"), &image);
-        }
-        apply(&mut rows, change);
-        let mut change = Change::default();
-        forget(&rows, "ap-1", &mut change);
-        apply(&mut rows, change);
-        let text = |keys: Vec<&[u8]>| -> Vec<String> {
-            let texts = keys.into_iter().map(String::from_utf8_lossy);
-            texts
-                .map(|text| text.trim_start_matches(|letter| letter < ' ').to_owned())
-                .collect()
-        };
-        let own = b"";
-        assert_eq!(text(rows.keys::<AppRow>(own).collect()), ["ap-2"]);
-        assert_eq!(
-            text(rows.keys::<FunctionRow>(own).collect()),
-            ["fu-of-ap-2"]
-        );
-        assert_eq!(
-            text(rows.keys::<ObjectRow>(own).collect()),
-            ["named-of-ap-1", "named-of-ap-2", "unnamed-of-ap-2"]
-        );
-        assert_eq!(rows.keys::<SecretRow>(own).count(), 1);
-        assert_eq!(rows.keys::<MountRow>(own).count(), 3);
-        assert!(rows.has::<MountRow>(key(&[b"copied-of-ap-1"])));
-    }
 }

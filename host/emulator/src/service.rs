@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait, codegen::BoxStream};
 
 use crate::{
-    apps, ask::Ask, blobs, caller_service as calls, container_service as container, core::Core,
-    definitions, dicts, images, log_service, mounts, publish, queues, secrets, session, streams,
-    tasks, volume_copy, volume_files as files, volumes,
+    apps, ask::Ask, blobs, bound, caller_service as calls, classes, container_service as container,
+    core::Core, definitions, dicts, images, log_service, mounts, publish, queues, secrets, session,
+    streams, tasks, volume_copy, volume_files as files, volume_lists, volumes,
 };
 
 pub(crate) struct Service {
@@ -196,10 +196,10 @@ table! {
         function_precreate: wire::FunctionPrecreateRequest => wire::FunctionPrecreateResponse, definitions::precreate;
         function_create: FunctionCreateRequest => wire::FunctionCreateResponse, definitions::create;
         function_get_by_id: wire::FunctionGetByIdRequest => wire::FunctionGetByIdResponse, definitions::by_id;
-        function_bind_params: wire::FunctionBindParamsRequest => wire::FunctionBindParamsResponse, definitions::bind;
-        function_update_scheduling_params: wire::FunctionUpdateSchedulingParamsRequest => wire::FunctionUpdateSchedulingParamsResponse, definitions::update_scheduling;
-        class_create: wire::ClassCreateRequest => wire::ClassCreateResponse, definitions::class_create;
-        class_get: wire::ClassGetRequest => wire::ClassGetResponse, definitions::class_get;
+        function_bind_params: wire::FunctionBindParamsRequest => wire::FunctionBindParamsResponse, bound::bind;
+        function_update_scheduling_params: wire::FunctionUpdateSchedulingParamsRequest => wire::FunctionUpdateSchedulingParamsResponse, bound::update_scheduling;
+        class_create: wire::ClassCreateRequest => wire::ClassCreateResponse, classes::create;
+        class_get: wire::ClassGetRequest => wire::ClassGetResponse, classes::get;
         task_list: wire::TaskListRequest => wire::TaskListResponse, tasks::list;
         task_get_info: wire::TaskGetInfoRequest => wire::TaskGetInfoResponse, tasks::info;
         container_stop: wire::ContainerStopRequest => wire::ContainerStopResponse, tasks::stop;
@@ -250,7 +250,7 @@ table! {
         dict_contents: wire::DictContentsRequest => wire::DictEntry, dicts::contents;
     }
     lists_disk {
-        volume_list_files: wire::VolumeListFilesRequest => wire::VolumeListFilesResponse, files::list;
-        volume_list_files2: wire::VolumeListFiles2Request => wire::VolumeListFiles2Response, files::list2;
+        volume_list_files: wire::VolumeListFilesRequest => wire::VolumeListFilesResponse, volume_lists::list;
+        volume_list_files2: wire::VolumeListFiles2Request => wire::VolumeListFiles2Response, volume_lists::list2;
     }
 }
