@@ -1,18 +1,20 @@
 //! What is published of a function, put to work: an order to start containers, with a variant's options.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use modal_api::wire;
+use modal_api::wire::{self, AppState, generic_result::GenericStatus};
 use prost::Message;
 use tonic::Status;
 
 use crate::{
     FunctionSpec, Retries,
-    apps::AppRow,
-    core::{Core, Function, Inner},
+    app_parts::{app_of, functions_of},
+    apps::{self, AppRow},
+    core::{Core, Ending, Function, Inner},
     definitions::{DefinitionRow, FunctionRow, function, published, unknown},
     deployed::Deployed,
     schedules,
+    state::Phase,
 };
 
 const DEFAULT_TIMEOUT: u32 = 300;
@@ -51,15 +53,14 @@ pub(crate) fn activate(
             .map_err(|error| Status::internal(format!("definition of {function_id}: {error}")))?;
     }
     let spec = spec(core, app, &row, &definition);
-    let settings = format!("{:?}", row.settings);
-    // A deployment replaces containers, also when the definition is the same.
-    let spec_hash = format!("{definition_id}@{} {settings}", app.version);
+    // A deployment replaces containers, also when the definition is the same; how many there may be changes nothing in them.
+    let spec_hash = format!("{definition_id}@{}", app.version);
     let schedule = definition
         .schedule
         .as_ref()
         .filter(|_| app.state() == wire::AppState::Deployed && row.parent.is_empty())
         .and_then(schedules::Schedule::of)
-        .map(|schedule| schedule.starting(rows, function_id, app.deployed_at, core.clock.now()));
+        .map(|schedule| schedule.starting(rows, function_id, app.deployed_at, core.clock.wall()));
     let deployed = Deployed {
         function_id: function_id.to_owned(),
         app_id: app_id.to_owned(),
@@ -79,6 +80,93 @@ pub(crate) fn activate(
     };
     inner.functions.insert(function_id.to_owned(), function);
     Ok(())
+}
+
+impl Core {
+    /// Makes the functions of an app what its last deployment says; containers of earlier ones finish their inputs and leave.
+    pub(crate) fn activate_app(&self, inner: &mut Inner, app_id: &str) {
+        let Ok(row) = apps::get(&inner.state.rows, app_id) else {
+            return;
+        };
+        if row.is_stopped() || row.state() == AppState::Initializing {
+            return;
+        }
+        let mut active = HashSet::new();
+        let mut unnamed = HashSet::new();
+        for function_id in functions_of(&inner.state.rows, app_id) {
+            let parent = inner
+                .state
+                .rows
+                .get::<FunctionRow>(&function_id)
+                .map(|row| row.parent)
+                .unwrap_or_default();
+            let named = if parent.is_empty() {
+                &function_id
+            } else {
+                &parent
+            };
+            if !row.function_ids.values().any(|id| id == named) {
+                unnamed.insert(function_id);
+                continue;
+            }
+            match activate(self, inner, app_id, &row, &function_id) {
+                Ok(()) => {
+                    active.insert(function_id);
+                }
+                Err(error) => tracing::error!(%error, function_id, "function cannot be activated"),
+            }
+        }
+        let left_out: Vec<String> = functions_of(&inner.state.rows, app_id)
+            .into_iter()
+            .filter(|id| !active.contains(id) && inner.functions.contains_key(id))
+            .collect();
+        for function_id in &left_out {
+            inner.functions.remove(function_id);
+        }
+        self.end_waiting(inner, &unnamed);
+        self.send_away(inner, |container| {
+            left_out.contains(&container.function_id) && container.running.is_empty()
+        });
+        for live in inner.live.values() {
+            live.work_bell.notify_waiters();
+        }
+        for function_id in active {
+            self.dispatch(inner, &function_id);
+        }
+        let now = self.clock.now();
+        self.look_at(inner, now);
+    }
+
+    /// Ends what waits for functions that are no longer part of their app; what runs may end by itself.
+    fn end_waiting(&self, inner: &mut Inner, functions: &HashSet<String>) {
+        let now = self.clock.now();
+        let calls = &inner.state.calls;
+        let waiting: Vec<String> = inner
+            .state
+            .inputs
+            .iter()
+            .filter(|(_, input)| matches!(input.phase, Phase::Waiting { .. }))
+            .filter(|(_, input)| {
+                calls
+                    .get(&input.function_call_id)
+                    .is_some_and(|call| functions.contains(&call.function_id))
+            })
+            .map(|(input_id, _)| input_id.clone())
+            .collect();
+        for input_id in waiting {
+            let text = "its function is no longer part of the app".to_owned();
+            inner.note_ended(&input_id, Ending::new(GenericStatus::Terminated, text), now);
+        }
+    }
+
+    /// Ends what a container has given back whose function has left its app in the meantime.
+    pub(crate) fn end_given_back(&self, inner: &mut Inner, function_id: &str) {
+        if !inner.functions.contains_key(function_id)
+            && app_of(&inner.state.rows, function_id).is_some()
+        {
+            self.end_waiting(inner, &HashSet::from([function_id.to_owned()]));
+        }
+    }
 }
 
 /// A definition as an order to start containers.

@@ -1,6 +1,6 @@
 //! What a handler knows of a request beside its message: who asks, by which attempt, and what such an attempt was answered before.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -9,11 +9,13 @@ use tonic::Status;
 use crate::{
     callers::not_written,
     core::{Core, Inner},
-    rows::{Change, Row, Table},
+    rows::{Change, Row, Rows, Table},
 };
 
-/// How long an answer is kept for a repeated attempt. The official client gives up long before.
-pub(crate) const ANSWERS_KEPT: f64 = 600.0;
+/// How long an answer is kept for a repeated attempt. The official client's next attempt comes within seconds.
+const ANSWERS_KEPT: f64 = 120.0;
+/// Together answers may be so large; what a queue gave out lies in them.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// After a change housekeeping looks within this time: at the journal's length, at old answers.
 const LOOK_AFTER: f64 = 60.0;
 
@@ -32,13 +34,80 @@ pub(crate) struct Ask {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct AnswerRow {
     #[prost(double, tag = "1")]
-    pub(crate) at: f64,
+    at: f64,
     #[prost(bytes = "vec", tag = "2")]
     body: Vec<u8>,
 }
 
 impl Row for AnswerRow {
     const TABLE: Table = Table::Answers;
+}
+
+/// The answers that are kept, the oldest first: their rows are ordered by key.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    line: VecDeque<Answered>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Answered {
+    at: f64,
+    key: String,
+    bytes: usize,
+}
+
+impl Answers {
+    /// Those of an earlier life.
+    pub(crate) fn of(rows: &Rows) -> Self {
+        let mut line: Vec<_> = rows
+            .scan::<AnswerRow>(b"")
+            .map(|(key, row)| Answered {
+                at: row.at,
+                key: String::from_utf8_lossy(key).into_owned(),
+                bytes: row.body.len(),
+            })
+            .collect();
+        line.sort_by(|a, b| a.at.total_cmp(&b.at));
+        Self {
+            bytes: line.iter().map(|answered| answered.bytes).sum(),
+            line: line.into(),
+        }
+    }
+
+    fn keep(&mut self, at: f64, key: String, bytes: usize) {
+        self.bytes += bytes;
+        self.line.push_back(Answered { at, key, bytes });
+    }
+
+    /// How many of the oldest have to go to make room.
+    fn too_many(&self, coming: usize) -> usize {
+        let mut bytes = self.bytes + coming;
+        let goes = |answered: &&Answered| {
+            let is_over = bytes > MAX_ANSWER_BYTES;
+            bytes -= answered.bytes;
+            is_over
+        };
+        self.line.iter().take_while(goes).count()
+    }
+
+    fn too_old(&self, now: f64) -> usize {
+        self.line.partition_point(|one| one.at + ANSWERS_KEPT < now)
+    }
+
+    /// Adds the rows that end the oldest ones.
+    fn end(&self, count: usize, change: &mut Change) {
+        for answered in self.line.iter().take(count) {
+            change.delete::<AnswerRow>(&answered.key);
+        }
+    }
+
+    /// Once their rows are gone.
+    fn ended(&mut self, count: usize) {
+        for answered in self.line.drain(..count) {
+            self.bytes -= answered.bytes;
+        }
+    }
 }
 
 impl Ask {
@@ -69,14 +138,21 @@ impl Ask {
         mut change: Change,
         answer: &M,
     ) -> Result<(), Status> {
-        if !self.key.is_empty() {
-            let row = AnswerRow {
-                at: self.now(),
-                body: answer.encode_to_vec(),
-            };
-            change.put(&self.key, &row);
+        if self.key.is_empty() {
+            return self.commit(inner, change);
         }
-        self.commit(inner, change)
+        let row = AnswerRow {
+            at: self.now(),
+            body: answer.encode_to_vec(),
+        };
+        let bytes = row.body.len();
+        let surplus = inner.answers.too_many(bytes);
+        inner.answers.end(surplus, &mut change);
+        change.put(&self.key, &row);
+        self.commit(inner, change)?;
+        inner.answers.ended(surplus);
+        inner.answers.keep(row.at, self.key.clone(), bytes);
+        Ok(())
     }
 
     pub(crate) fn commit(&self, inner: &mut Inner, change: Change) -> Result<(), Status> {
@@ -104,12 +180,50 @@ impl Ask {
 }
 
 /// Drops answers that nobody will ask for again.
-pub(crate) fn forget_answers(inner: &Inner, now: f64) -> Change {
+pub(crate) fn forget_answers(inner: &mut Inner, now: f64) -> Change {
     let mut change = Change::default();
-    for (key, row) in inner.state.rows.scan::<AnswerRow>(b"") {
-        if row.at + ANSWERS_KEPT < now {
-            change.delete::<AnswerRow>(key);
-        }
-    }
+    let old = inner.answers.too_old(now);
+    inner.answers.end(old, &mut change);
+    inner.answers.ended(old);
     change
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ANSWERS_KEPT, AnswerRow, Answers, MAX_ANSWER_BYTES};
+    use crate::{
+        record::Event,
+        rows::{Change, Rows},
+    };
+
+    #[test]
+    fn answers_are_kept_for_a_while_and_not_more_than_fit() {
+        let mut rows = Rows::default();
+        let mut change = Change::default();
+        for (key, at, length) in [("late", 9.0, 3), ("early", 1.0, 2), ("middle", 5.0, 4)] {
+            let body = vec![0; length];
+            change.put(key, &AnswerRow { at, body });
+        }
+        if let Event::RowsChanged(event) = change.into_event() {
+            rows.apply(event);
+        }
+        let mut answers = Answers::of(&rows);
+        assert_eq!(answers.too_many(0), 0);
+        assert_eq!(answers.too_many(MAX_ANSWER_BYTES - 9), 0);
+        assert_eq!(answers.too_many(MAX_ANSWER_BYTES - 8), 1);
+        assert_eq!(answers.too_many(MAX_ANSWER_BYTES - 6), 2);
+        assert_eq!(answers.too_many(2 * MAX_ANSWER_BYTES), 3);
+        assert_eq!(answers.too_old(ANSWERS_KEPT + 5.0), 1);
+        assert_eq!(answers.too_old(ANSWERS_KEPT + 5.5), 2);
+
+        let mut change = Change::default();
+        answers.end(2, &mut change);
+        answers.ended(2);
+        answers.keep(10.0, "last".to_owned(), 7);
+        if let Event::RowsChanged(event) = change.into_event() {
+            rows.apply(event);
+        }
+        assert_eq!(rows.keys::<AnswerRow>(b"").collect::<Vec<_>>(), [b"late"]);
+        assert_eq!(answers.bytes, 10);
+    }
 }

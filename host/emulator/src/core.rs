@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 
 use crate::{
+    ask::Answers,
     clock::Clock,
     config::{FunctionSpec, Tokens},
     contents::Contents,
@@ -75,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) stopping: bool,
     /// Functions that answer HTTP themselves, by their ids.
     pub(crate) servers: HashMap<String, Server>,
+    /// What repeated attempts get again.
+    pub(crate) answers: Answers,
     /// When somebody last spoke of an ephemeral object.
     pub(crate) heard_of: HashMap<String, f64>,
 }
@@ -216,6 +219,7 @@ impl Core {
             lock,
         } = places;
         Self {
+            started_at: clock.now(),
             inner: Mutex::new(inner),
             clock,
             socket_dir,
@@ -231,7 +235,6 @@ impl Core {
             alarm: Notify::new(),
             rows_bell: Notify::new(),
             tokens,
-            started_at: clock.now(),
             _lock: lock,
         }
     }

@@ -1,4 +1,4 @@
-//! Definitions of functions: what `FunctionCreate` brings, what callers are told of it, and its variants.
+//! Definitions of functions: what `FunctionCreate` brings and what callers are told of it.
 //!
 //! A function's id stays when it is deployed again; its definition changes. The bytes of a definition are kept as they came.
 
@@ -8,21 +8,15 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use crate::{
-    activation::activate,
     apps::{self, AppRow},
     ask::Ask,
     core::{Core, Inner},
+    definition_checks::check,
     handles::{data, limits, metadata, method_metadata, warnings},
     ids,
-    images::ImageRow,
-    mounts,
-    objects::{self, Kind},
     rows::{Change, Row, Rows, Table},
-    schedules, servers, variants,
+    servers,
 };
-
-/// As on Modal: 24 hours.
-const MAX_TIMEOUT: u32 = 24 * 3600;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct FunctionRow {
@@ -60,16 +54,6 @@ pub(crate) struct DefinitionRow {
 
 impl Row for DefinitionRow {
     const TABLE: Table = Table::Definitions;
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct ClassRow {
-    #[prost(string, tag = "1")]
-    pub(crate) app_id: String,
-}
-
-impl Row for ClassRow {
-    const TABLE: Table = Table::Classes;
 }
 
 /// Gives a function its id before it is known what it depends on.
@@ -202,133 +186,6 @@ pub(crate) fn by_id(
     })
 }
 
-/// A variant: the same code with other limits, or for other parameters of its class.
-pub(crate) fn bind(
-    ask: &Ask,
-    request: wire::FunctionBindParamsRequest,
-) -> Result<wire::FunctionBindParamsResponse, Status> {
-    let mut guard = ask.core.lock();
-    if variants::is_own(&guard, &request.function_id) {
-        drop(guard);
-        return variants::bind(ask, request);
-    }
-    let rows = &guard.state.rows;
-    let row = function(rows, &request.function_id)?;
-    if !row.parent.is_empty() {
-        return Err(Status::invalid_argument("a variant of a variant"));
-    }
-    if let Some(options) = &request.function_options {
-        check_timeout(options.timeout_secs.unwrap_or(1))?;
-        check_objects(rows, &options.secret_ids, &options.volume_mounts)?;
-    }
-    let app = apps::get(rows, &row.app_id)?;
-    let encoded = request
-        .function_options
-        .as_ref()
-        .map(Message::encode_to_vec)
-        .unwrap_or_default();
-    // The same request is the same variant.
-    let bound_function_id =
-        ids::variant(&request.function_id, &request.serialized_params, &encoded);
-    let bound = FunctionRow {
-        parent: request.function_id.clone(),
-        serialized_params: request.serialized_params,
-        options: request.function_options,
-        settings: None,
-        ..row.clone()
-    };
-    let mut change = Change::default();
-    if !rows.has::<FunctionRow>(&bound_function_id) {
-        change.put(&bound_function_id, &bound);
-    }
-    ask.commit(&mut guard, change)?;
-    let is_active = guard.functions.contains_key(&request.function_id);
-    if is_active && !guard.functions.contains_key(&bound_function_id) {
-        activate(&ask.core, &mut guard, &row.app_id, &app, &bound_function_id)?;
-    }
-    let mut metadata = handle_metadata(&guard.state.rows, &row.app_id, &request.function_id)?;
-    metadata.base_function_id = request.function_id;
-    Ok(wire::FunctionBindParamsResponse {
-        bound_function_id,
-        handle_metadata: Some(metadata),
-    })
-}
-
-/// Sets how many containers there may be, until the next deployment.
-pub(crate) fn update_scheduling(
-    ask: &Ask,
-    request: wire::FunctionUpdateSchedulingParamsRequest,
-) -> Result<wire::FunctionUpdateSchedulingParamsResponse, Status> {
-    let mut guard = ask.core.lock();
-    let mut row = function(&guard.state.rows, &request.function_id)?;
-    let app = apps::get(&guard.state.rows, &row.app_id)?;
-    let mut settings = row.settings.take().unwrap_or_default();
-    let wanted = request.settings.unwrap_or_default();
-    settings.min_containers = wanted.min_containers.or(settings.min_containers);
-    settings.max_containers = wanted.max_containers.or(settings.max_containers);
-    settings.scaledown_window = wanted.scaledown_window.or(settings.scaledown_window);
-    row.settings = Some(settings);
-    let mut change = Change::default();
-    change.put(&request.function_id, &row);
-    ask.commit(&mut guard, change)?;
-    if guard.functions.contains_key(&request.function_id) {
-        activate(
-            &ask.core,
-            &mut guard,
-            &row.app_id,
-            &app,
-            &request.function_id,
-        )?;
-        ask.core.dispatch(&mut guard, &request.function_id);
-    }
-    Ok(wire::FunctionUpdateSchedulingParamsResponse {})
-}
-
-pub(crate) fn class_create(
-    ask: &Ask,
-    request: wire::ClassCreateRequest,
-) -> Result<wire::ClassCreateResponse, Status> {
-    let mut guard = ask.core.lock();
-    apps::get(&guard.state.rows, &request.app_id)?;
-    let class_id = if request.existing_class_id.is_empty() {
-        ids::object("cs")
-    } else {
-        request.existing_class_id
-    };
-    let mut change = Change::default();
-    change.put(
-        &class_id,
-        &ClassRow {
-            app_id: request.app_id,
-        },
-    );
-    ask.commit(&mut guard, change)?;
-    Ok(wire::ClassCreateResponse {
-        class_id,
-        handle_metadata: Some(wire::ClassHandleMetadata::default()),
-    })
-}
-
-pub(crate) fn class_get(
-    ask: &Ask,
-    request: wire::ClassGetRequest,
-) -> Result<wire::ClassGetResponse, Status> {
-    let guard = ask.core.lock();
-    let environment = crate::session::environment(&guard, &request.environment_name)?;
-    let class_id = apps::deployed(&guard.state.rows, &environment, &request.app_name)
-        .and_then(|(_, app)| app.class_ids.get(&request.object_tag).cloned())
-        .ok_or_else(|| {
-            Status::not_found(format!(
-                "class '{}' of app '{}' not found in environment '{environment}'",
-                request.object_tag, request.app_name
-            ))
-        })?;
-    Ok(wire::ClassGetResponse {
-        class_id,
-        handle_metadata: Some(wire::ClassHandleMetadata::default()),
-    })
-}
-
 /// What a caller must know of a function that is published or about to be.
 pub(crate) fn handle_metadata(
     rows: &Rows,
@@ -420,62 +277,6 @@ fn own_function(
     };
     change.put(&function_id, &row);
     Ok(function_id)
-}
-
-fn check(core: &Core, inner: &Inner, definition: &wire::Function) -> Result<(), Status> {
-    let rows = &inner.state.rows;
-    if core.python.is_none() {
-        return Err(Status::failed_precondition(
-            "this emulator runs no functions of others\nhint: start it with --python, a Python that has the modal package",
-        ));
-    }
-    if definition.timeout_secs > 0 {
-        check_timeout(definition.timeout_secs)?;
-    }
-    check_objects(rows, &definition.secret_ids, &definition.volume_mounts)?;
-    if !definition.image_id.is_empty() && !rows.has::<ImageRow>(&definition.image_id) {
-        return Err(Status::not_found(format!(
-            "Image {} not found",
-            definition.image_id
-        )));
-    }
-    for mount_id in &definition.mount_ids {
-        mounts::check(rows, mount_id)?;
-    }
-    if let Some(schedule) = &definition.schedule {
-        schedules::check(schedule)?;
-    }
-    Ok(())
-}
-
-pub(crate) fn check_timeout(seconds: u32) -> Result<(), Status> {
-    if (1..=MAX_TIMEOUT).contains(&seconds) {
-        Ok(())
-    } else {
-        Err(Status::invalid_argument(format!(
-            "a timeout of {seconds} s: 1 to {MAX_TIMEOUT} are allowed"
-        )))
-    }
-}
-
-pub(crate) fn check_objects(
-    rows: &Rows,
-    secret_ids: &[String],
-    volume_mounts: &[wire::VolumeMount],
-) -> Result<(), Status> {
-    for secret_id in secret_ids {
-        objects::get(rows, Kind::Secret, secret_id)?;
-    }
-    for mount in volume_mounts {
-        objects::get(rows, Kind::Volume, &mount.volume_id)?;
-        if !mount.mount_path.starts_with('/') {
-            return Err(Status::invalid_argument(format!(
-                "a volume at '{}': the path must be absolute",
-                mount.mount_path
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn definition_id(function_id: &str, bytes: &[u8]) -> String {

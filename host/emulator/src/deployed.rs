@@ -10,19 +10,22 @@ use modal_api::{
 use prost::{Message, bytes::Bytes};
 
 use crate::{
-    apps,
+    app_parts, apps,
     core::{Core, Inner},
     ground::{Content, Ground, Volume, enter},
     images::{self, Effects},
+    logs::Pumped,
     mounts,
     objects::{self, Kind},
     process::Launch,
-    publish, secrets,
+    secrets,
     state::Phase,
     volumes,
 };
 
 const RUNTIME: &str = "modal._container_entrypoint";
+/// More than an app's log keeps: a container that writes faster than we read does not hold us for ever.
+const MAX_LAST_ROUNDS: u32 = 256;
 
 /// A definition that is at work.
 #[derive(Debug)]
@@ -191,7 +194,7 @@ fn parts(core: &Core, inner: &Inner, deployed: &Deployed) -> Result<Parts, tonic
         .secret_ids
         .iter()
         .flat_map(|id| secrets::values(rows, id).values);
-    let mut layout = publish::layout_of(rows, &deployed.app_id, &app);
+    let mut layout = app_parts::layout_of(rows, &deployed.app_id, &app);
     for dependency in &definition.object_dependencies {
         let volume = objects::get(rows, Kind::Volume, &dependency.object_id).ok();
         layout.objects.push(wire::Object {
@@ -247,7 +250,7 @@ impl Core {
         let inner = self.lock();
         let container = inner.state.containers.get(task_id);
         container.is_some_and(|container| {
-            publish::app_of(&inner.state.rows, &container.function_id).is_some()
+            app_parts::app_of(&inner.state.rows, &container.function_id).is_some()
         })
     }
 
@@ -278,7 +281,7 @@ impl Core {
                 .and_then(|function| function.deployed.as_ref());
             let app_id = deployed
                 .map(|deployed| deployed.app_id.clone())
-                .or_else(|| publish::app_of(&inner.state.rows, &container.function_id));
+                .or_else(|| app_parts::app_of(&inner.state.rows, &container.function_id));
             let Some(app_id) = app_id else { return };
             let mut origin = crate::logs::Origin {
                 app_id,
@@ -296,8 +299,15 @@ impl Core {
             }
             origin
         };
-        if self.logs.pump(&origin, self.clock.now(), is_last) {
-            self.logs_bell.notify_waiters();
+        let rounds = if is_last { MAX_LAST_ROUNDS } else { 1 };
+        for _ in 0..rounds {
+            let pumped = self.logs.pump(&origin, self.clock.wall(), is_last);
+            if pumped != Pumped::Nothing {
+                self.logs_bell.notify_waiters();
+            }
+            if pumped != Pumped::Part {
+                break;
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use modal_api::wire::FileDescriptor;
 
 use crate::{
+    app_parts,
     core::{Core, Function, Inner, Live, Order},
     housekeeping::ROUND,
     ids,
@@ -201,6 +202,13 @@ impl Core {
         }
         let function_id = container.function_id.clone();
         let Some(function) = inner.functions.get(&function_id) else {
+            if container.running.is_empty()
+                && app_parts::app_of(&inner.state.rows, &function_id).is_some()
+            {
+                // Its app was deployed without it.
+                live.leaving_since = Some(now);
+                return Ok(Take::Leave);
+            }
             // A new life of the emulator that has not been told of the function yet.
             return Ok(Take::Wait { until: f64::MAX });
         };

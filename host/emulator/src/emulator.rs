@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,6 +26,7 @@ use tonic::transport::Server;
 use crate::{
     Config, Error, FunctionSpec, Listen, MAX_SOCKET_PATH, Stop,
     apps::AppRow,
+    ask::Answers,
     clock::Clock,
     contents::Contents,
     core::{Core, Function, Inner, Live, Order, Places, socket_path},
@@ -44,6 +45,19 @@ use crate::{
 
 /// How long answers under way may take after a stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Below the state folder; what they hold is nobody else's.
+const OWN_FOLDERS: [&str; 8] = [
+    "blobs",
+    "volumes",
+    "grounds",
+    "roots",
+    "containers",
+    "contents",
+    "logs",
+    "output",
+];
+const PRIVATE: u32 = 0o700;
 
 /// A running emulator. Dropping it without [`Emulator::stop`] is a crash: containers live on and wait for the next one.
 #[derive(Debug)]
@@ -75,6 +89,7 @@ impl Emulator {
             Journal::create(&path, state.events().into_iter()).map_err(Error::file(&path))?;
         let (orders, received) = mpsc::unbounded_channel();
         let mut inner = Inner {
+            answers: Answers::of(&state.rows),
             state,
             journal,
             functions: Default::default(),
@@ -87,8 +102,12 @@ impl Emulator {
             heard_of: Default::default(),
         };
         let word = word(&mut inner)?;
-        for name in ["blobs", "volumes", "grounds", "roots", "containers"] {
-            make_private_dir(&config.state_dir.join(name))?;
+        for name in OWN_FOLDERS {
+            let path = config.state_dir.join(name);
+            make_private_dir(&path)?;
+            // Also one that was made when the machine's habits still held for it.
+            let private = fs::Permissions::from_mode(PRIVATE);
+            fs::set_permissions(&path, private).map_err(Error::file(&path))?;
         }
         let places = Places {
             contents: Contents::open(&config.state_dir).map_err(Error::file(&config.state_dir))?,
@@ -449,7 +468,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 fn make_private_dir(path: &Path) -> Result<(), Error> {
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(PRIVATE)
         .create(path)
         .map_err(Error::file(path))
 }

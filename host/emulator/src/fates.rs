@@ -5,10 +5,11 @@ use std::{io, process::ExitStatus, time::Duration};
 use modal_api::wire::{GenericResult, generic_result::GenericStatus};
 
 use crate::{
+    app_parts,
     core::{Core, Ending, Inner},
     log_file,
     logs::Origin,
-    process, publish,
+    process,
     record::{ContainerEnded, Event, InputRequeued},
     state::Phase,
 };
@@ -65,14 +66,14 @@ impl Core {
             "container ended"
         );
         let is_news = !running.is_empty() || live.as_ref().is_some_and(|live| !live.has_asked);
-        if is_news && let Some(app_id) = publish::app_of(&inner.state.rows, &function_id) {
+        if is_news && let Some(app_id) = app_parts::app_of(&inner.state.rows, &function_id) {
             let origin = Origin {
                 app_id,
                 task_id: task_id.to_owned(),
                 function_id: function_id.clone(),
                 ..Default::default()
             };
-            self.logs.say(&origin, now, &result.exception);
+            self.logs.say(&origin, self.clock.wall(), &result.exception);
         }
         result.traceback = last_lines;
 
@@ -98,6 +99,7 @@ impl Core {
             let said = live.and_then(|live| live.task_result);
             self.count_crash(inner, &function_id, init_failure(said, result), now);
         }
+        self.end_given_back(inner, &function_id);
         self.dispatch(inner, &function_id);
     }
 

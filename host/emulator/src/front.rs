@@ -15,6 +15,9 @@ use tonic::{Code, Status, service::Routes};
 use crate::{config::Tokens, core::Core, http_files, service::Service};
 
 const GRPC_STATUS: &str = "grpc-status";
+const GRPC_MESSAGE: &str = "grpc-message";
+/// What tonic says of an RPC that nobody has written.
+const NO_REASON: [&[u8]; 2] = [b"", b"Not%20yet%20implemented"];
 const SERVICE: &str = "/modal.client.ModalClient/";
 /// Clients below this speak another protocol.
 const OLDEST_MAJOR: u64 = 1;
@@ -73,21 +76,29 @@ fn refusal(tokens: Option<&Tokens>, headers: &HeaderMap) -> Option<Status> {
     })
 }
 
+/// UNIMPLEMENTED without a reason of its own.
+fn is_unexplained(headers: &HeaderMap) -> bool {
+    let is_unimplemented = headers
+        .get(GRPC_STATUS)
+        .is_some_and(|code| code.as_bytes() == (Code::Unimplemented as i32).to_string().as_bytes());
+    is_unimplemented
+        && headers
+            .get(GRPC_MESSAGE)
+            .is_none_or(|message| NO_REASON.contains(&message.as_bytes()))
+}
+
 /// tonic answers what is not in the table without a word.
 async fn name_unimplemented(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    let is_unimplemented = headers
-        .get(GRPC_STATUS)
-        .is_some_and(|code| code.as_bytes() == (Code::Unimplemented as i32).to_string().as_bytes());
-    if is_unimplemented
+    if is_unexplained(headers)
         && let Some(rpc) = path.strip_prefix(SERVICE)
         && let Ok(message) = HeaderValue::from_str(&format!(
             "{rpc} is not there: this is modalflow's emulator, which serves a part of Modal's API"
         ))
     {
-        headers.insert("grpc-message", message);
+        headers.insert(GRPC_MESSAGE, message);
     }
     response
 }
@@ -96,8 +107,24 @@ async fn name_unimplemented(request: Request, next: Next) -> Response {
 mod tests {
     use http::HeaderMap;
 
-    use super::refusal;
+    use tonic::Status;
+
+    use super::{is_unexplained, refusal};
     use crate::Tokens;
+
+    #[test]
+    fn a_reason_that_is_there_stays() {
+        let unexplained = |status: Status| {
+            let response = status.into_http::<tonic::body::Body>();
+            is_unexplained(response.headers())
+        };
+        assert!(unexplained(Status::unimplemented("")));
+        assert!(unexplained(Status::unimplemented("Not yet implemented")));
+        assert!(!unexplained(Status::unimplemented(
+            "staged deployments are not there"
+        )));
+        assert!(!unexplained(Status::not_found("")));
+    }
 
     fn code(pairs: &[(&'static str, &'static str)]) -> Option<tonic::Code> {
         let tokens = Tokens {

@@ -1,12 +1,12 @@
 //! What happens because time passes: limits, containers that do not come up or do not leave, old calls, long log files.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    apps, ask, blobs,
+    app_life, ask, blobs,
     clock::until,
     core::{Core, Inner},
-    definitions, dicts, log_file, mounts, objects, process,
+    definitions, dicts, log_file, mounts, objects, partitions, process,
     state::Phase,
     streams, volumes,
 };
@@ -17,6 +17,8 @@ pub(crate) const ROUND: f64 = 5.0;
 const SLOW_ROUND: f64 = 3600.0;
 /// How often old rows and files are looked for, at most.
 const CLEAN_ROUND: f64 = 60.0;
+/// A machine that sleeps stops timers as well: after this time the clock is looked at.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 const LEAVING_LIMIT: f64 = 30.0;
 pub(crate) const KEPT_FOR: f64 = 7.0 * 24.0 * 3600.0;
 
@@ -24,39 +26,69 @@ pub(crate) const KEPT_FOR: f64 = 7.0 * 24.0 * 3600.0;
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let now = core.clock.now();
-        let (next, logs) = look(&core, now);
+        let Chores { next, logs, used } = look(&core, now);
+        if let Some(used) = used {
+            // What a mount has begun to use in the meantime is not old.
+            core.contents.clean(|hash| used.contains(hash));
+        }
         for (path, limit) in logs {
             if let Err(error) = log_file::keep_below(&path, limit) {
                 tracing::debug!(%error, path = %path.display(), "log file not looked at");
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(until(next, core.clock.now())) => {}
+            () = wait(&core, next) => {}
             () = core.alarm.notified() => {}
         }
     }
 }
 
-/// Does what is due; answers when to look again and which log files to keep below which size.
-fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
+/// Until a moment, or until the wall clock has jumped: then schedules are due earlier.
+async fn wait(core: &Core, moment: f64) {
+    let ahead = || core.clock.wall() - core.clock.now();
+    let before = ahead();
+    loop {
+        let left = until(moment, core.clock.now());
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        if left <= LONGEST_SLEEP || ahead() > before + 1.0 {
+            return;
+        }
+    }
+}
+
+/// What is left to do without the lock.
+struct Chores {
+    /// When to look again.
+    next: f64,
+    /// Log files and the size that each may have.
+    logs: Vec<(PathBuf, u64)>,
+    /// The contents that are needed, if it is time to remove the others.
+    used: Option<HashSet<String>>,
+}
+
+/// Does what is due.
+fn look(core: &Core, now: f64) -> Chores {
     let mut guard = core.lock();
     let inner = &mut *guard;
     core.end_overdue_inputs(inner, now);
     doom_late_containers(core, inner, now);
     core.end_apps(inner, now);
     core.rest_servers(inner, now);
-    let next_call = core.fire_schedules(inner, now);
+    let wall = core.clock.wall();
+    let next_call = core.fire_schedules(inner, wall) - (wall - now);
     inner.state.forget_ended_before(now - KEPT_FOR);
+    let mut used = None;
     if inner.clean_at <= now {
         inner.clean_at = now + CLEAN_ROUND;
         forget_rows(core, inner, now);
+        used = Some(mounts::used_contents(&inner.state.rows));
     }
     compact(inner);
     let functions: Vec<_> = inner.functions.keys().cloned().collect();
     // Set first: a dispatch that has to wait for something may bring it forward.
     inner.next_look = next_look(inner, now)
         .min(next_call)
-        .min(apps::next_look(inner, now));
+        .min(app_life::next_look(inner, now));
     for function_id in functions {
         core.dispatch(inner, &function_id);
     }
@@ -68,7 +100,11 @@ fn look(core: &Core, now: f64) -> (f64, Vec<(PathBuf, u64)>) {
         .values()
         .map(|container| (container.log_path.clone(), container.max_log_bytes))
         .collect();
-    (inner.next_look, logs)
+    Chores {
+        next: inner.next_look,
+        logs,
+        used,
+    }
 }
 
 fn doom_late_containers(core: &Core, inner: &mut Inner, now: f64) {
@@ -143,17 +179,23 @@ fn forget_rows(core: &Core, inner: &mut Inner, now: f64) {
     let silent = objects::forget_silent(inner, core.started_at, now);
     let answered = ask::forget_answers(inner, now);
     let old_entries = dicts::forget_old(inner, now);
+    let old_items = partitions::forget_old(inner, now);
     let old_blobs = blobs::forget_old(core, inner, now);
     let old_chunks = streams::forget_old(inner);
-    for change in [silent, answered, old_entries, old_blobs, old_chunks] {
+    for change in [
+        silent,
+        answered,
+        old_entries,
+        old_items,
+        old_blobs,
+        old_chunks,
+    ] {
         if !change.is_empty() {
             inner.note(change.into_event());
         }
     }
     volumes::clean(core, inner);
     definitions::clean(core, inner);
-    let rows = &inner.state.rows;
-    core.contents.clean(|hash| mounts::is_used(rows, hash));
 }
 
 fn compact(inner: &mut Inner) {

@@ -13,17 +13,22 @@
 )]
 
 mod activation;
+mod app_life;
+mod app_parts;
 mod apps;
 mod ask;
 mod blobs;
+mod bound;
 mod caller_service;
 mod callers;
+mod classes;
 mod clock;
 mod config;
 mod container_service;
 mod containers;
 mod contents;
 mod core;
+mod definition_checks;
 mod definitions;
 mod deployed;
 mod dicts;
@@ -39,6 +44,7 @@ mod handles;
 mod housekeeping;
 mod http_files;
 mod ids;
+mod image_build;
 mod images;
 mod journal;
 mod lifecycle;
@@ -47,6 +53,7 @@ mod log_service;
 mod logs;
 mod mounts;
 mod objects;
+mod partitions;
 mod process;
 mod publish;
 mod python;
@@ -66,7 +73,9 @@ mod streams;
 mod tasks;
 mod token;
 mod variants;
+mod volume_copy;
 mod volume_files;
+mod volume_lists;
 mod volumes;
 mod web;
 

@@ -7,7 +7,7 @@ use prost_types::Timestamp;
 use tonic::{Status, codegen::BoxStream};
 
 use crate::{
-    apps,
+    app_life, apps,
     ask::Ask,
     logs::LogRecord,
     mounts::timestamp,
@@ -169,14 +169,14 @@ fn app_of(ask: &Ask, app_id: &str, task_id: &str) -> Result<String, Status> {
         .state
         .containers
         .get(task_id)
-        .and_then(|container| crate::publish::app_of(&guard.state.rows, &container.function_id))
+        .and_then(|container| crate::app_parts::app_of(&guard.state.rows, &container.function_id))
         .ok_or_else(|| Status::not_found(format!("container {task_id} is not known")))
 }
 
 fn is_over(ask: &Ask, app_id: &str) -> bool {
     let guard = ask.core.lock();
     let is_stopped = apps::get(&guard.state.rows, app_id).is_ok_and(|row| row.is_stopped());
-    is_stopped && apps::containers_of(&guard, app_id).is_empty()
+    is_stopped && app_life::containers_of(&guard, app_id).is_empty()
 }
 
 fn batch(entry_id: String, records: Vec<LogRecord>) -> wire::TaskLogsBatch {

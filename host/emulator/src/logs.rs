@@ -54,6 +54,15 @@ pub(crate) struct Origin {
     pub(crate) input_id: String,
 }
 
+/// How far one look at a container's output went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pumped {
+    Nothing,
+    All,
+    /// There is more.
+    Part,
+}
+
 #[derive(Debug)]
 pub(crate) struct Logs {
     folder: PathBuf,
@@ -90,10 +99,11 @@ impl Logs {
         self.outputs.join(format!("{task_id}.{kind}"))
     }
 
-    /// Takes what a container has written. `is_last`: an open line is taken too, because nothing follows, or because it is time.
-    /// Answers whether there was anything.
-    pub(crate) fn pump(&self, origin: &Origin, now: f64, is_last: bool) -> bool {
+    /// Takes what a container has written, at most a chunk of each output. `is_last`: an open line is taken too, because nothing
+    /// follows, or because it is time.
+    pub(crate) fn pump(&self, origin: &Origin, now: f64, is_last: bool) -> Pumped {
         let mut read = self.read();
+        let mut has_more = false;
         let mut records = Vec::new();
         for source in [FileDescriptor::Stdout, FileDescriptor::Stderr] {
             let place = read
@@ -103,7 +113,9 @@ impl Logs {
             let Ok(Some(bytes)) = unread(&path, place) else {
                 continue;
             };
-            for line in lines(&bytes, is_last) {
+            let is_full = bytes.len() as u64 == CHUNK;
+            has_more |= is_full;
+            for line in lines(&bytes, is_last && !is_full) {
                 *place += line.len() as u64;
                 records.push(LogRecord {
                     at: now,
@@ -121,12 +133,12 @@ impl Logs {
             }
         }
         if records.is_empty() {
-            return false;
+            return Pumped::Nothing;
         }
         if let Err(error) = self.append(&origin.app_id, &records) {
             tracing::warn!(%error, app_id = origin.app_id, "log lines are lost");
         }
-        true
+        if has_more { Pumped::Part } else { Pumped::All }
     }
 
     /// A line of the emulator's own.
@@ -276,7 +288,7 @@ mod tests {
 
     use modal_api::wire::FileDescriptor;
 
-    use super::{Logs, Origin};
+    use super::{CHUNK, Logs, Origin, Pumped};
 
     #[test]
     fn lines_are_taken_once_also_across_a_restart() {
@@ -294,12 +306,12 @@ mod tests {
             .open(&path)
             .unwrap();
         write!(file, "one\ntwo\nthr").unwrap();
-        assert!(logs.pump(&origin, 1.0, false));
-        assert!(!logs.pump(&origin, 2.0, false));
+        assert_eq!(logs.pump(&origin, 1.0, false), Pumped::All);
+        assert_eq!(logs.pump(&origin, 2.0, false), Pumped::Nothing);
         drop(logs);
         let logs = Logs::open(folder.path()).unwrap();
         write!(file, "ee").unwrap();
-        assert!(logs.pump(&origin, 3.0, true));
+        assert_eq!(logs.pump(&origin, 3.0, true), Pumped::All);
         let records = logs.after("ap-1", 0);
         let told: Vec<_> = records
             .iter()
@@ -313,5 +325,32 @@ mod tests {
         assert_eq!(logs.after("ap-1", records[2].0).len(), 0);
         logs.close("ta-1");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_long_output_is_taken_to_its_end_and_lines_stay_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin {
+            app_id: "ap-1".into(),
+            task_id: "ta-1".into(),
+            ..Default::default()
+        };
+        let logs = Logs::open(folder.path()).unwrap();
+        let path = logs.output("ta-1", FileDescriptor::Stderr);
+        // Lines do not end where chunks do.
+        let count = 2 * usize::try_from(CHUNK).unwrap() / 1000;
+        let text = format!("{}\n", "x".repeat(1000)).repeat(count);
+        fs::write(&path, format!("{text}ValueError: the end")).unwrap();
+        let rounds: Vec<_> = (0..4).map(|_| logs.pump(&origin, 1.0, true)).collect();
+        assert_eq!(
+            rounds,
+            [Pumped::Part, Pumped::Part, Pumped::All, Pumped::Nothing]
+        );
+        let records = logs.after("ap-1", 0);
+        let last = &records.last().unwrap().1;
+        assert_eq!(
+            (records.len(), last.line.as_str()),
+            (count + 1, "ValueError: the end")
+        );
     }
 }

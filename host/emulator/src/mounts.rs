@@ -1,5 +1,7 @@
 //! Mounts: sets of files that containers find at their paths. Contents are uploaded first, by their hash.
 
+use std::collections::HashSet;
+
 use modal_api::wire::{self, ObjectCreationType, mount_put_file_request::DataOneof};
 use prost_types::Timestamp;
 use tonic::Status;
@@ -7,6 +9,7 @@ use tonic::Status;
 use crate::{
     ask::Ask,
     blobs, ids,
+    images::ImageRow,
     rows::{Change, Row, Rows, Table, key},
     session,
 };
@@ -23,6 +26,16 @@ pub(crate) struct MountRow {
 
 impl Row for MountRow {
     const TABLE: Table = Table::Mounts;
+}
+
+#[cfg(test)]
+impl MountRow {
+    pub(crate) fn of_app(app_id: &str) -> Self {
+        Self {
+            app_id: app_id.to_owned(),
+            ..Default::default()
+        }
+    }
 }
 
 pub(crate) fn check_existence(
@@ -147,10 +160,26 @@ pub(crate) fn check(rows: &Rows, mount_id: &str) -> Result<(), Status> {
     Err(Status::not_found(format!("Mount {mount_id} not found")))
 }
 
-/// Does a mount need this content?
-pub(crate) fn is_used(rows: &Rows, hash: &str) -> bool {
+/// Adds the rows that end the mounts that were made for an app, but for those that an image copies from: images outlive apps.
+pub(crate) fn forget_owned(rows: &Rows, app_id: &str, change: &mut Change) {
+    let copied: HashSet<Vec<u8>> = rows
+        .scan::<ImageRow>(b"")
+        .flat_map(|(_, image)| image.copies)
+        .map(|copy| key(&[copy.mount_id.as_bytes()]))
+        .collect();
+    for (mount, row) in rows.scan::<MountRow>(b"") {
+        if row.app_id == app_id && row.name.is_empty() && !copied.contains(mount) {
+            change.delete::<MountRow>(mount);
+        }
+    }
+}
+
+/// The contents that mounts need.
+pub(crate) fn used_contents(rows: &Rows) -> HashSet<String> {
     rows.scan::<MountRow>(b"")
-        .any(|(_, row)| row.files.iter().any(|file| file.sha256_hex == hash))
+        .flat_map(|(_, row)| row.files)
+        .map(|file| file.sha256_hex)
+        .collect()
 }
 
 pub(crate) fn timestamp(seconds: f64) -> Timestamp {

@@ -10,7 +10,7 @@ use crate::{
     core::Inner,
     dicts::DictEntryRow,
     ids,
-    queues::QueueItemRow,
+    partitions::QueueItemRow,
     rows::{Change, Row, Rows, Table, key},
     secrets::SecretRow,
     session,
@@ -274,6 +274,15 @@ fn forget(rows: &Rows, id: &str, row: &ObjectRow, change: &mut Change) {
 pub(crate) fn delete_all_in(rows: &Rows, environment: &str, change: &mut Change) {
     for (id, row) in rows.scan::<ObjectRow>(b"") {
         if row.environment == environment {
+            forget(rows, &String::from_utf8_lossy(id), &row, change);
+        }
+    }
+}
+
+/// Adds the rows that end what was made for an app and has no name of its own.
+pub(crate) fn forget_owned(rows: &Rows, app_id: &str, change: &mut Change) {
+    for (id, row) in rows.scan::<ObjectRow>(b"") {
+        if row.app_id == app_id && row.name.is_empty() && !row.is_ephemeral {
             forget(rows, &String::from_utf8_lossy(id), &row, change);
         }
     }

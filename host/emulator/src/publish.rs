@@ -1,19 +1,18 @@
 //! Deployments: what an app consists of from now on, its history, and the way back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use modal_api::wire::{self, AppState};
 use tonic::Status;
 
 use crate::{
-    activation,
+    app_parts::layout_of,
     apps::{self, AppRow},
     ask::Ask,
-    core::{Core, Inner},
-    definitions::{self, ClassRow, DefinitionRow, FunctionRow},
+    core::Inner,
+    definitions::{DefinitionRow, FunctionRow},
     objects,
     rows::{Change, Row, Rows, Table},
-    schedules::ScheduleRow,
     session,
 };
 
@@ -96,6 +95,9 @@ pub(crate) fn rollback(
     request: wire::AppRollbackRequest,
 ) -> Result<wire::AppRollbackResponse, Status> {
     let mut guard = ask.core.lock();
+    if let Some(answer) = ask.earlier(&guard) {
+        return Ok(answer);
+    }
     let mut row = deployed(&guard.state.rows, &request.app_id)?;
     let wanted = if request.version < 0 {
         i64::from(row.version) + i64::from(request.version)
@@ -136,6 +138,9 @@ pub(crate) fn rollover(
     request: wire::AppRolloverRequest,
 ) -> Result<wire::AppRolloverResponse, Status> {
     let mut guard = ask.core.lock();
+    if let Some(answer) = ask.earlier(&guard) {
+        return Ok(answer);
+    }
     let row = deployed(&guard.state.rows, &request.app_id)?;
     let label = Label {
         client_version: ask.client_version.clone(),
@@ -188,65 +193,6 @@ pub(crate) fn layout(
     })
 }
 
-/// What an app consists of, with what callers must know of each function.
-pub(crate) fn layout_of(rows: &Rows, app_id: &str, row: &AppRow) -> wire::AppLayout {
-    use wire::object::HandleMetadataOneof;
-    let functions = row.function_ids.values().filter_map(|function_id| {
-        let metadata = definitions::handle_metadata(rows, app_id, function_id).ok()?;
-        Some(wire::Object {
-            object_id: function_id.clone(),
-            handle_metadata_oneof: Some(HandleMetadataOneof::FunctionHandleMetadata(metadata)),
-        })
-    });
-    let classes = row.class_ids.values().map(|class_id| wire::Object {
-        object_id: class_id.clone(),
-        handle_metadata_oneof: Some(HandleMetadataOneof::ClassHandleMetadata(
-            wire::ClassHandleMetadata::default(),
-        )),
-    });
-    wire::AppLayout {
-        objects: functions.chain(classes).collect(),
-        function_ids: row.function_ids.clone(),
-        class_ids: row.class_ids.clone(),
-    }
-}
-
-/// The app that a function belongs to.
-pub(crate) fn app_of(rows: &Rows, function_id: &str) -> Option<String> {
-    let app_id = rows.get::<FunctionRow>(function_id)?.app_id;
-    // That of a variant of a function of this process is not one that the API knows.
-    (!app_id.is_empty()).then_some(app_id)
-}
-
-/// All functions that were ever made for an app, variants too.
-pub(crate) fn functions_of(rows: &Rows, app_id: &str) -> HashSet<String> {
-    rows.scan::<FunctionRow>(b"")
-        .filter(|(_, row)| row.app_id == app_id)
-        .map(|(id, _)| String::from_utf8_lossy(id).into_owned())
-        .collect()
-}
-
-/// Adds the rows that end the memory of an app.
-pub(crate) fn forget(rows: &Rows, app_id: &str, change: &mut Change) {
-    change.delete::<AppRow>(app_id);
-    objects::clear::<VersionRow>(rows, &objects::own_key(app_id), change);
-    let functions = functions_of(rows, app_id);
-    for (definition_id, row) in rows.scan::<DefinitionRow>(b"") {
-        if functions.contains(&row.function_id) {
-            change.delete::<DefinitionRow>(definition_id);
-        }
-    }
-    for function_id in &functions {
-        change.delete::<FunctionRow>(function_id);
-        change.delete::<ScheduleRow>(function_id);
-    }
-    for (class_id, row) in rows.scan::<ClassRow>(b"") {
-        if row.app_id == app_id {
-            change.delete::<ClassRow>(class_id);
-        }
-    }
-}
-
 /// What a version is called in the history.
 #[derive(Default)]
 struct Label {
@@ -285,6 +231,7 @@ fn put(
     change.put(app_id, &row);
     let url = apps::page_url(app_id);
     let deployed_at = if is_deployment { now } else { 0.0 };
+    // Those of a rollback and a rollover have the same fields under the same numbers.
     let answer = wire::AppPublishResponse {
         url: url.clone(),
         server_warnings: Vec::new(),
@@ -353,57 +300,4 @@ fn deployed(rows: &Rows, app_id: &str) -> Result<AppRow, Status> {
 
 fn version_key(app_id: &str, version: u32) -> Vec<u8> {
     [objects::own_key(app_id).as_slice(), &version.to_be_bytes()].concat()
-}
-
-impl Core {
-    /// Makes the functions of an app what its last deployment says; containers of earlier ones finish their inputs and leave.
-    pub(crate) fn activate_app(&self, inner: &mut Inner, app_id: &str) {
-        let Ok(row) = apps::get(&inner.state.rows, app_id) else {
-            return;
-        };
-        if row.is_stopped() || row.state() == AppState::Initializing {
-            return;
-        }
-        let mut active = HashSet::new();
-        for function_id in functions_of(&inner.state.rows, app_id) {
-            let parent = inner
-                .state
-                .rows
-                .get::<FunctionRow>(&function_id)
-                .map(|row| row.parent)
-                .unwrap_or_default();
-            let named = if parent.is_empty() {
-                &function_id
-            } else {
-                &parent
-            };
-            if !row.function_ids.values().any(|id| id == named) {
-                continue;
-            }
-            match activation::activate(self, inner, app_id, &row, &function_id) {
-                Ok(()) => {
-                    active.insert(function_id);
-                }
-                Err(error) => tracing::error!(%error, function_id, "function cannot be activated"),
-            }
-        }
-        let left_out: Vec<String> = functions_of(&inner.state.rows, app_id)
-            .into_iter()
-            .filter(|id| !active.contains(id) && inner.functions.contains_key(id))
-            .collect();
-        for function_id in &left_out {
-            inner.functions.remove(function_id);
-        }
-        self.send_away(inner, |container| {
-            left_out.contains(&container.function_id) && container.running.is_empty()
-        });
-        for live in inner.live.values() {
-            live.work_bell.notify_waiters();
-        }
-        for function_id in active {
-            self.dispatch(inner, &function_id);
-        }
-        let now = self.clock.now();
-        self.look_at(inner, now);
-    }
 }

@@ -10,32 +10,20 @@ use tonic::Status;
 use crate::{
     ask::Ask,
     objects::{self, Kind, ObjectRow, Wanted, own_key},
-    rows::{Change, Row, Rows, Table},
+    partitions::{QueueItemRow, item_key, live_items, lives, partition, partition_of, place},
+    rows::Change,
 };
 
 /// As on Modal.
 const MAX_ITEM_BYTES: usize = 1 << 20;
 const MAX_PARTITION_ITEMS: usize = 5_000;
 const MAX_PARTITION_BYTES: usize = 64 << 20;
-const MAX_PARTITION_KEY: usize = 64;
 const MAX_TTL: i32 = 7 * 24 * 3600;
 const DEFAULT_TTL: i32 = 24 * 3600;
 /// The longest that one request waits.
 const MAX_WAIT: Duration = Duration::from_secs(55);
 /// How many items one look at what comes next answers.
 const MAX_NEXT: usize = 100;
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct QueueItemRow {
-    #[prost(bytes = "bytes", tag = "1")]
-    value: Bytes,
-    #[prost(double, tag = "2")]
-    pub(crate) expires_at: f64,
-}
-
-impl Row for QueueItemRow {
-    const TABLE: Table = Table::QueueItems;
-}
 
 pub(crate) fn get_or_create(
     ask: &Ask,
@@ -107,11 +95,8 @@ pub(crate) fn put(ask: &Ask, request: wire::QueuePutRequest) -> Result<(), Statu
         )));
     }
     let mut change = Change::default();
-    for (key, _) in rows
-        .scan::<QueueItemRow>(&partition)
-        .filter(|(_, item)| item.expires_at < now)
-    {
-        change.delete::<QueueItemRow>(key);
+    if !lives(rows, &partition, now) {
+        objects::clear::<QueueItemRow>(rows, &partition, &mut change);
     }
     // By the clock, so that a place is not used again when the line has run empty in between.
     let last = rows
@@ -269,8 +254,8 @@ pub(crate) fn list(
     let now = ask.now();
     let mut queues = Vec::new();
     for (queue_id, row) in page {
-        let mut partitions: Vec<Vec<u8>> = live_items(&guard.state.rows, &own_key(&queue_id), now)
-            .map(|(key, _)| key[..key.len() - 8].to_vec())
+        let mut partitions: Vec<&[u8]> = live_items(&guard.state.rows, &own_key(&queue_id), now)
+            .map(|(key, _)| partition_of(key))
             .collect();
         let total = partitions.len();
         partitions.dedup();
@@ -299,37 +284,6 @@ fn wait(seconds: f32) -> Duration {
     Duration::try_from_secs_f32(seconds)
         .unwrap_or_default()
         .min(MAX_WAIT)
-}
-
-fn live_items<'a>(
-    rows: &'a Rows,
-    prefix: &[u8],
-    now: f64,
-) -> impl Iterator<Item = (&'a [u8], QueueItemRow)> {
-    rows.scan::<QueueItemRow>(prefix)
-        .filter(move |(_, item)| item.expires_at >= now)
-}
-
-/// What the keys of a partition's items begin with.
-fn partition(rows: &Rows, queue_id: &str, name: &[u8]) -> Result<Vec<u8>, Status> {
-    objects::get(rows, Kind::Queue, queue_id)?;
-    if name.len() > MAX_PARTITION_KEY {
-        return Err(Status::invalid_argument(format!(
-            "a partition's key of {} bytes, {MAX_PARTITION_KEY} are allowed",
-            name.len()
-        )));
-    }
-    Ok(crate::rows::key(&[queue_id.as_bytes(), name]))
-}
-
-fn item_key(partition: &[u8], place: u64) -> Vec<u8> {
-    [partition, &place.to_be_bytes()].concat()
-}
-
-/// An item's place in its line: the last eight bytes of its key.
-fn place(key: &[u8]) -> u64 {
-    key.last_chunk::<8>()
-        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 fn metadata(row: &ObjectRow) -> wire::QueueMetadata {

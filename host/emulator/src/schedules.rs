@@ -81,8 +81,8 @@ pub(crate) fn check(schedule: &wire::Schedule) -> Result<(), Status> {
 }
 
 impl Core {
-    /// Calls what is due; answers when the next is.
-    pub(crate) fn fire_schedules(&self, inner: &mut Inner, now: f64) -> f64 {
+    /// Calls what is due by the wall clock; answers when the next is.
+    pub(crate) fn fire_schedules(&self, inner: &mut Inner, wall: f64) -> f64 {
         let mut due = Vec::new();
         let mut next = f64::MAX;
         for (function_id, function) in &mut inner.functions {
@@ -90,21 +90,21 @@ impl Core {
             else {
                 continue;
             };
-            if schedule.next <= now {
+            if schedule.next <= wall {
                 due.push((function_id.clone(), deployed.clone()));
-                schedule.next = schedule.after(now);
+                schedule.next = schedule.after(wall);
             }
             next = next.min(schedule.next);
         }
         for (function_id, deployed) in due {
             let mut change = Change::default();
-            change.put(&function_id, &ScheduleRow { fired_at: now });
+            change.put(&function_id, &ScheduleRow { fired_at: wall });
             inner.note(change.into_event());
             let event = CallCreated {
                 function_call_id: ids::function_call(),
                 function_id: function_id.clone(),
                 invocation_type: wire::FunctionCallInvocationType::Async.into(),
-                created_at: now,
+                created_at: self.clock.now(),
                 idempotency_key: String::new(),
                 inputs: vec![NewInput {
                     input_id: ids::input(),

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait, codegen::BoxStream};
 
 use crate::{
-    apps, ask::Ask, blobs, caller_service as calls, container_service as container, core::Core,
-    definitions, dicts, images, log_service, mounts, publish, queues, secrets, session, streams,
-    tasks, volume_files as files, volumes,
+    apps, ask::Ask, blobs, bound, caller_service as calls, classes, container_service as container,
+    core::Core, definitions, dicts, images, log_service, mounts, publish, queues, secrets, session,
+    streams, tasks, volume_copy, volume_files as files, volume_lists, volumes,
 };
 
 pub(crate) struct Service {
@@ -61,14 +61,25 @@ fn stream<T: Send + 'static>(items: Vec<T>) -> BoxStream<T> {
     Box::pin(tokio_stream::iter(items.into_iter().map(Ok)))
 }
 
-/// `at_once` is answered without waiting, `waits` may take its time, `follows` streams what comes,
-/// `lists` streams what there is now.
+/// On a thread of its own: files take their time, and heartbeats must not wait for them.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Status::internal(format!("file work failed: {error}"))))
+}
+
+/// `at_once` is answered without waiting, `on_disk` works on files, `waits` may take its time, `follows` streams what comes,
+/// `lists` streams what there is now, `lists_disk` what files there are.
 macro_rules! table {
     (
         at_once { $($now:ident: $now_in:ty => $now_out:ty, $now_by:path;)* }
+        on_disk { $($file:ident: $file_in:ty => $file_out:ty, $file_by:path;)* }
         waits { $($later:ident: $later_in:ty => $later_out:ty, $later_by:path;)* }
         follows { $($stream:ident: $stream_in:ty => $stream_out:ty, $stream_by:path;)* }
         lists { $($list:ident: $list_in:ty => $list_out:ty, $list_by:path;)* }
+        lists_disk { $($folder:ident: $folder_in:ty => $folder_out:ty, $folder_by:path;)* }
     ) => {
         #[async_trait]
         impl ModalClient for Service {
@@ -76,6 +87,12 @@ macro_rules! table {
                 async fn $now(&self, request: Request<$now_in>) -> Result<Response<$now_out>, Status> {
                     let (ask, request) = self.ask(request)?;
                     $now_by(&ask, request).map(Response::new)
+                }
+            )*
+            $(
+                async fn $file(&self, request: Request<$file_in>) -> Result<Response<$file_out>, Status> {
+                    let (ask, request) = self.ask(request)?;
+                    aside(move || $file_by(&ask, request)).await.map(Response::new)
                 }
             )*
             $(
@@ -94,6 +111,12 @@ macro_rules! table {
                 async fn $list(&self, request: Request<$list_in>) -> Result<Response<BoxStream<$list_out>>, Status> {
                     let (ask, request) = self.ask(request)?;
                     $list_by(&ask, request).map(stream).map(Response::new)
+                }
+            )*
+            $(
+                async fn $folder(&self, request: Request<$folder_in>) -> Result<Response<BoxStream<$folder_out>>, Status> {
+                    let (ask, request) = self.ask(request)?;
+                    aside(move || $folder_by(&ask, request)).await.map(stream).map(Response::new)
                 }
             )*
         }
@@ -140,26 +163,15 @@ table! {
 
         blob_create: wire::BlobCreateRequest => wire::BlobCreateResponse, blobs::create;
         blob_get: wire::BlobGetRequest => wire::BlobGetResponse, blobs::get;
-        mount_batched_check_existence: wire::MountBatchedCheckExistenceRequest => wire::MountBatchedCheckExistenceResponse, mounts::check_existence;
-        mount_put_file: wire::MountPutFileRequest => wire::MountPutFileResponse, mounts::put_file;
         mount_get_or_create: wire::MountGetOrCreateRequest => wire::MountGetOrCreateResponse, mounts::get_or_create;
 
         volume_get_or_create: wire::VolumeGetOrCreateRequest => wire::VolumeGetOrCreateResponse, volumes::get_or_create;
         volume_get_by_id: wire::VolumeGetByIdRequest => wire::VolumeGetByIdResponse, volumes::get_by_id;
         volume_heartbeat: wire::VolumeHeartbeatRequest => (), volumes::heartbeat;
         volume_list: wire::VolumeListRequest => wire::VolumeListResponse, volumes::list;
-        volume_delete: wire::VolumeDeleteRequest => (), volumes::delete;
         volume_rename: wire::VolumeRenameRequest => (), volumes::rename;
         volume_commit: wire::VolumeCommitRequest => wire::VolumeCommitResponse, volumes::commit;
         volume_reload: wire::VolumeReloadRequest => (), volumes::reload;
-        volume_put_files: wire::VolumePutFilesRequest => (), files::put;
-        volume_put_files2: wire::VolumePutFiles2Request => wire::VolumePutFiles2Response, files::put2;
-        volume_get_file: wire::VolumeGetFileRequest => wire::VolumeGetFileResponse, files::get;
-        volume_get_file2: wire::VolumeGetFile2Request => wire::VolumeGetFile2Response, files::get2;
-        volume_remove_file: wire::VolumeRemoveFileRequest => (), files::remove;
-        volume_remove_file2: wire::VolumeRemoveFile2Request => (), files::remove2;
-        volume_copy_files: wire::VolumeCopyFilesRequest => (), files::copy;
-        volume_copy_files2: wire::VolumeCopyFiles2Request => (), files::copy2;
 
         app_create: wire::AppCreateRequest => wire::AppCreateResponse, apps::create;
         app_get_or_create: wire::AppGetOrCreateRequest => wire::AppGetOrCreateResponse, apps::get_or_create;
@@ -184,10 +196,10 @@ table! {
         function_precreate: wire::FunctionPrecreateRequest => wire::FunctionPrecreateResponse, definitions::precreate;
         function_create: FunctionCreateRequest => wire::FunctionCreateResponse, definitions::create;
         function_get_by_id: wire::FunctionGetByIdRequest => wire::FunctionGetByIdResponse, definitions::by_id;
-        function_bind_params: wire::FunctionBindParamsRequest => wire::FunctionBindParamsResponse, definitions::bind;
-        function_update_scheduling_params: wire::FunctionUpdateSchedulingParamsRequest => wire::FunctionUpdateSchedulingParamsResponse, definitions::update_scheduling;
-        class_create: wire::ClassCreateRequest => wire::ClassCreateResponse, definitions::class_create;
-        class_get: wire::ClassGetRequest => wire::ClassGetResponse, definitions::class_get;
+        function_bind_params: wire::FunctionBindParamsRequest => wire::FunctionBindParamsResponse, bound::bind;
+        function_update_scheduling_params: wire::FunctionUpdateSchedulingParamsRequest => wire::FunctionUpdateSchedulingParamsResponse, bound::update_scheduling;
+        class_create: wire::ClassCreateRequest => wire::ClassCreateResponse, classes::create;
+        class_get: wire::ClassGetRequest => wire::ClassGetResponse, classes::get;
         task_list: wire::TaskListRequest => wire::TaskListResponse, tasks::list;
         task_get_info: wire::TaskGetInfoRequest => wire::TaskGetInfoResponse, tasks::info;
         container_stop: wire::ContainerStopRequest => wire::ContainerStopResponse, tasks::stop;
@@ -209,6 +221,19 @@ table! {
         task_result: wire::TaskResultRequest => (), container::task_result;
         container_server_lifecycle_ready: wire::ContainerServerLifecycleReadyRequest => (), container::server_ready;
     }
+    on_disk {
+        volume_put_files: wire::VolumePutFilesRequest => (), files::put;
+        volume_put_files2: wire::VolumePutFiles2Request => wire::VolumePutFiles2Response, files::put2;
+        volume_get_file: wire::VolumeGetFileRequest => wire::VolumeGetFileResponse, files::get;
+        volume_get_file2: wire::VolumeGetFile2Request => wire::VolumeGetFile2Response, files::get2;
+        volume_remove_file: wire::VolumeRemoveFileRequest => (), files::remove;
+        volume_remove_file2: wire::VolumeRemoveFile2Request => (), files::remove2;
+        volume_copy_files: wire::VolumeCopyFilesRequest => (), volume_copy::copy;
+        volume_copy_files2: wire::VolumeCopyFiles2Request => (), volume_copy::copy2;
+        volume_delete: wire::VolumeDeleteRequest => (), volumes::delete;
+        mount_put_file: wire::MountPutFileRequest => wire::MountPutFileResponse, mounts::put_file;
+        mount_batched_check_existence: wire::MountBatchedCheckExistenceRequest => wire::MountBatchedCheckExistenceResponse, mounts::check_existence;
+    }
     waits {
         queue_get: wire::QueueGetRequest => wire::QueueGetResponse, queues::get;
         queue_next_items: wire::QueueNextItemsRequest => wire::QueueNextItemsResponse, queues::next_items;
@@ -223,7 +248,9 @@ table! {
     lists {
         image_join_streaming: wire::ImageJoinStreamingRequest => wire::ImageJoinStreamingResponse, images::join;
         dict_contents: wire::DictContentsRequest => wire::DictEntry, dicts::contents;
-        volume_list_files: wire::VolumeListFilesRequest => wire::VolumeListFilesResponse, files::list;
-        volume_list_files2: wire::VolumeListFiles2Request => wire::VolumeListFiles2Response, files::list2;
+    }
+    lists_disk {
+        volume_list_files: wire::VolumeListFilesRequest => wire::VolumeListFilesResponse, volume_lists::list;
+        volume_list_files2: wire::VolumeListFiles2Request => wire::VolumeListFiles2Response, volume_lists::list2;
     }
 }

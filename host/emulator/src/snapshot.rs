@@ -139,7 +139,7 @@ mod tests {
     use crate::{
         record::{
             CallCreated, CancelRequested, ContainerStarted, ContainerStarting, Event, InputEnded,
-            InputRequeued, InputStarted, InputsAdded, NewInput,
+            InputRequeued, InputRetried, InputStarted, InputsAdded, NewInput,
         },
         state::{MAX_FINISHED_CALLS, State},
     };
@@ -244,6 +244,38 @@ mod tests {
             again.containers["ta"].running.iter().collect::<Vec<_>>(),
             ["b"]
         );
+    }
+
+    #[test]
+    fn an_input_tried_several_times_waits_once_after_a_restart() {
+        let retried = |number: u32| {
+            Event::InputRetried(InputRetried {
+                input_id: "a".into(),
+                retry_count: number,
+                not_before: f64::from(number),
+            })
+        };
+        let mut events = vec![call("fc-1", &["a"])];
+        for number in 1..=3 {
+            events.extend([started("a"), retried(number)]);
+        }
+        let mut state = fold(events);
+        assert_eq!(state.release_delayed(2.0), Some(3.0));
+        assert!(state.queues["fu"].is_empty());
+        assert_eq!(state.release_delayed(9.0), None);
+        assert_eq!(state.queues["fu"], ["a"]);
+        // Released by nobody while a journal is read: what runs waits no more.
+        let mut state = fold(vec![
+            call("fc-1", &["a"]),
+            started("a"),
+            retried(1),
+            started("a"),
+            Event::InputRequeued(InputRequeued {
+                input_id: "a".into(),
+            }),
+        ]);
+        assert_eq!(state.release_delayed(9.0), None);
+        assert_eq!(state.queues["fu"], ["a"]);
     }
 
     #[test]

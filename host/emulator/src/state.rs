@@ -237,6 +237,8 @@ impl State {
             container.running.insert(event.input_id.clone());
         }
         self.leave_queue(&event.input_id);
+        // In a journal that is read again nobody has released it.
+        self.delayed.retain(|(_, id)| *id != event.input_id);
     }
 
     fn requeue_input(&mut self, input_id: &str) {
@@ -288,6 +290,7 @@ impl State {
         }
         input.retry_count = event.retry_count;
         self.leave_queue(&event.input_id);
+        self.delayed.retain(|(_, id)| *id != event.input_id);
         self.delayed.push((event.not_before, event.input_id));
     }
 

@@ -84,10 +84,22 @@ pub(crate) fn forget_old(inner: &Inner) -> Change {
 }
 
 fn chunks(rows: &Rows, function_call_id: &str, last: u64) -> Vec<wire::DataChunk> {
-    rows.scan::<ChunkRow>(&objects::own_key(function_call_id))
-        .filter_map(|(_, row)| row.chunk)
-        .filter(|chunk| chunk.index > last)
+    // From the end: a generator that has yielded much is not read from its start for each new chunk.
+    let mut keys: Vec<_> = rows
+        .keys::<ChunkRow>(&objects::own_key(function_call_id))
+        .rev()
+        .take_while(|key| index(key) > last)
+        .collect();
+    keys.reverse();
+    keys.into_iter()
+        .filter_map(|key| rows.get::<ChunkRow>(key)?.chunk)
         .collect()
+}
+
+/// A chunk's number: the last eight bytes of its key.
+fn index(key: &[u8]) -> u64 {
+    key.last_chunk::<8>()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 fn chunk_key(function_call_id: &str, index: u64) -> Vec<u8> {
@@ -110,4 +122,38 @@ fn known(inner: &Inner, function_call_id: &str) -> Result<(), Status> {
 
 fn no_attempts() -> Status {
     Status::invalid_argument("attempts belong to the input plane, which is not here")
+}
+
+#[cfg(test)]
+mod tests {
+    use modal_api::wire::DataChunk;
+
+    use super::{ChunkRow, chunk_key, chunks};
+    use crate::{
+        record::Event,
+        rows::{Change, Rows},
+    };
+
+    #[test]
+    fn chunks_behind_a_place_come_in_their_order() {
+        let mut rows = Rows::default();
+        let mut change = Change::default();
+        for (call, number) in [("fc-1", 1), ("fc-1", 300), ("fc-1", 2), ("fc-2", 9)] {
+            let chunk = Some(DataChunk {
+                index: number,
+                ..Default::default()
+            });
+            change.put(chunk_key(call, number), &ChunkRow { chunk });
+        }
+        if let Event::RowsChanged(event) = change.into_event() {
+            rows.apply(event);
+        }
+        let after = |last| -> Vec<u64> {
+            let found = chunks(&rows, "fc-1", last);
+            found.iter().map(|chunk| chunk.index).collect()
+        };
+        assert_eq!(after(0), [1, 2, 300]);
+        assert_eq!(after(1), [2, 300]);
+        assert_eq!(after(300), [0; 0]);
+    }
 }

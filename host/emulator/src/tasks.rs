@@ -6,10 +6,10 @@ use modal_api::wire::{
 use tonic::Status;
 
 use crate::{
-    apps,
+    app_parts, apps,
     ask::Ask,
     core::Inner,
-    publish, session,
+    session,
     state::{Input, Phase},
 };
 
@@ -33,7 +33,7 @@ pub(crate) fn list(
         .containers
         .iter()
         .filter_map(|(task_id, container)| {
-            let app_id = publish::app_of(rows, &container.function_id)?;
+            let app_id = app_parts::app_of(rows, &container.function_id)?;
             let app = apps::get(rows, &app_id).ok()?;
             let is_meant = match &environment {
                 Some(environment) => app.environment == *environment,
@@ -63,7 +63,7 @@ pub(crate) fn info(
         .get(&request.task_id)
         .ok_or_else(|| unknown(&request.task_id))?;
     Ok(wire::TaskGetInfoResponse {
-        app_id: publish::app_of(&guard.state.rows, &container.function_id).unwrap_or_default(),
+        app_id: app_parts::app_of(&guard.state.rows, &container.function_id).unwrap_or_default(),
         info: Some(wire::TaskInfo {
             id: request.task_id,
             started_at: container.created_at,
@@ -102,7 +102,7 @@ pub(crate) fn call_from_id(
     Ok(wire::FunctionCallFromIdResponse {
         num_inputs: i32::try_from(call.inputs.len()).unwrap_or(i32::MAX),
         metadata: Some(wire::FunctionCallHandleMetadata {
-            app_id: publish::app_of(&guard.state.rows, &call.function_id).unwrap_or_default(),
+            app_id: app_parts::app_of(&guard.state.rows, &call.function_id).unwrap_or_default(),
             function_id: call.function_id.clone(),
         }),
         function_call_id: request.function_call_id,

@@ -1,147 +1,23 @@
-//! Files in volumes: listed, put, got, removed, copied.
+//! Files in volumes: put, got, removed.
 
 use std::{
     fs::{self, File, Permissions},
     io,
     os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
-use modal_api::wire::{self, file_entry::FileType};
+use modal_api::wire;
 use tonic::Status;
 
 use crate::{
     ask::Ask,
     contents::{Contents, hex},
-    volumes::{BLOCK_BYTES, existing, file, inside, root, unusable},
+    volumes::{BLOCK_BYTES, existing, file, inside, landing, root, unusable},
 };
 
 /// As on Modal.
 const MAX_FILE_BYTES: u64 = 1 << 40;
-const BATCH: usize = 1000;
-
-pub(crate) fn list(
-    ask: &Ask,
-    request: wire::VolumeListFilesRequest,
-) -> Result<Vec<wire::VolumeListFilesResponse>, Status> {
-    let batches = entries(
-        ask,
-        &request.volume_id,
-        &request.path,
-        Depth::of(request.recursive, request.max_entries),
-    )?;
-    Ok(batches
-        .chunks(BATCH)
-        .map(|entries| wire::VolumeListFilesResponse {
-            entries: entries.to_vec(),
-        })
-        .collect())
-}
-
-pub(crate) fn list2(
-    ask: &Ask,
-    request: wire::VolumeListFiles2Request,
-) -> Result<Vec<wire::VolumeListFiles2Response>, Status> {
-    let batches = entries(
-        ask,
-        &request.volume_id,
-        &request.path,
-        Depth::of(request.recursive, request.max_entries),
-    )?;
-    Ok(batches
-        .chunks(BATCH)
-        .map(|entries| wire::VolumeListFiles2Response {
-            entries: entries.to_vec(),
-        })
-        .collect())
-}
-
-/// How far a listing goes.
-struct Depth {
-    recursive: bool,
-    most: usize,
-}
-
-impl Depth {
-    fn of(recursive: bool, most: Option<u32>) -> Self {
-        let most = most
-            .and_then(|most| usize::try_from(most).ok())
-            .filter(|most| *most > 0);
-        Self {
-            recursive,
-            most: most.unwrap_or(usize::MAX),
-        }
-    }
-}
-
-fn entries(
-    ask: &Ask,
-    volume_id: &str,
-    path: &str,
-    depth: Depth,
-) -> Result<Vec<wire::FileEntry>, Status> {
-    let root = root(&ask.core, &ask.core.lock(), volume_id)?;
-    let relative = inside(path)?;
-    let place = existing(&root, &relative)?;
-    let mut found = Vec::new();
-    if place.is_dir() {
-        walk(&place, &relative, &depth, &mut found).map_err(unusable(volume_id))?;
-    } else {
-        let metadata = fs::symlink_metadata(&place).map_err(unusable(volume_id))?;
-        found.push(entry(&relative, &metadata));
-    }
-    Ok(found)
-}
-
-fn walk(
-    folder: &Path,
-    relative: &Path,
-    depth: &Depth,
-    found: &mut Vec<wire::FileEntry>,
-) -> io::Result<()> {
-    let mut children: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
-    children.sort_by_key(fs::DirEntry::file_name);
-    for child in children {
-        if found.len() >= depth.most {
-            break;
-        }
-        let Ok(metadata) = child.metadata() else {
-            // Removed while we looked.
-            continue;
-        };
-        let path = relative.join(child.file_name());
-        found.push(entry(&path, &metadata));
-        if depth.recursive && metadata.is_dir() {
-            walk(&child.path(), &path, depth, found)?;
-        }
-    }
-    Ok(())
-}
-
-fn entry(path: &Path, metadata: &fs::Metadata) -> wire::FileEntry {
-    let kind = if metadata.is_dir() {
-        FileType::Directory
-    } else if metadata.is_symlink() {
-        FileType::Symlink
-    } else {
-        FileType::File
-    };
-    let modified = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    wire::FileEntry {
-        path: path.to_string_lossy().into_owned(),
-        r#type: kind.into(),
-        mtime: modified.map_or(0, |time| time.as_secs()),
-        size: if metadata.is_file() {
-            metadata.len()
-        } else {
-            0
-        },
-    }
-}
 
 /// The first version: whole contents that were uploaded before.
 pub(crate) fn put(ask: &Ask, request: wire::VolumePutFilesRequest) -> Result<(), Status> {
@@ -259,16 +135,7 @@ impl Placing {
         if relative.as_os_str().is_empty() {
             return Err(Status::invalid_argument(format!("'{path}' names no file")));
         }
-        // Through a link the way could lead out: the nearest folder that exists must be inside.
-        let mut folder = relative.parent();
-        while let Some(parent) = folder {
-            if root.join(parent).exists() {
-                existing(root, parent)?;
-                break;
-            }
-            folder = parent.parent();
-        }
-        let target = root.join(&relative);
+        let target = landing(root, &relative)?;
         if target.is_dir() {
             return Err(Status::invalid_argument(format!(
                 "'{path}' is a directory, no file"
@@ -410,76 +277,4 @@ fn remove_path(ask: &Ask, volume_id: &str, path: &str, recursive: bool) -> Resul
         )));
     };
     removed.map_err(unusable(volume_id))
-}
-
-pub(crate) fn copy(ask: &Ask, request: wire::VolumeCopyFilesRequest) -> Result<(), Status> {
-    copy_paths(
-        ask,
-        &request.volume_id,
-        &request.src_paths,
-        &request.dst_path,
-        request.recursive,
-    )
-}
-
-pub(crate) fn copy2(ask: &Ask, request: wire::VolumeCopyFiles2Request) -> Result<(), Status> {
-    copy_paths(
-        ask,
-        &request.volume_id,
-        &request.src_paths,
-        &request.dst_path,
-        request.recursive,
-    )
-}
-
-/// Into a directory, or to another name: like `cp`.
-fn copy_paths(
-    ask: &Ask,
-    volume_id: &str,
-    sources: &[String],
-    target: &str,
-    recursive: bool,
-) -> Result<(), Status> {
-    let root = root(&ask.core, &ask.core.lock(), volume_id)?;
-    let folder = root.join(inside(target)?);
-    let into = folder.is_dir() || target.ends_with('/') || sources.len() > 1;
-    for source in sources {
-        let relative = inside(source)?;
-        let place = existing(&root, &relative)?;
-        if place.is_dir() && !recursive {
-            return Err(Status::invalid_argument(format!(
-                "'{source}' is a directory: copy it recursively"
-            )));
-        }
-        let name = relative
-            .file_name()
-            .ok_or_else(|| Status::invalid_argument("the volume's root cannot be copied"))?;
-        let to = if into {
-            folder.join(name)
-        } else {
-            folder.clone()
-        };
-        if to.starts_with(&place) {
-            return Err(Status::invalid_argument(format!(
-                "'{source}' cannot be copied into itself"
-            )));
-        }
-        copy_tree(&place, &to).map_err(unusable(volume_id))?;
-    }
-    Ok(())
-}
-
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    if !from.is_dir() {
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        return fs::copy(from, to).map(drop);
-    }
-    fs::create_dir_all(to)?;
-    for child in fs::read_dir(from)? {
-        let child = child?;
-        copy_tree(&child.path(), &to.join(child.file_name()))?;
-    }
-    Ok(())
 }

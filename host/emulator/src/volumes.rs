@@ -217,6 +217,23 @@ pub(crate) fn existing(root: &Path, relative: &Path) -> Result<PathBuf, Status> 
     }
 }
 
+/// Where something new may lie. Through a link the way could lead out: the nearest folder that exists must be inside.
+pub(crate) fn landing(root: &Path, relative: &Path) -> Result<PathBuf, Status> {
+    let mut nearest = relative.parent().unwrap_or(Path::new(""));
+    while !root.join(nearest).exists() {
+        let Some(above) = nearest.parent() else { break };
+        nearest = above;
+    }
+    let rest = relative.strip_prefix(nearest).unwrap_or(relative);
+    let folder = existing(root, nearest)?;
+    // A path joined with nothing would end with a slash.
+    Ok(if rest.as_os_str().is_empty() {
+        folder
+    } else {
+        folder.join(rest)
+    })
+}
+
 pub(crate) fn unusable(volume_id: &str) -> impl FnOnce(std::io::Error) -> Status {
     move |error| Status::unavailable(format!("volume {volume_id} cannot be used: {error}"))
 }

@@ -160,8 +160,10 @@ pub(crate) async fn get(caller: &Caller, http: &Http, blob_id: &str) -> Result<B
             stub.blob_get(request).await
         })
         .await?;
-    http.get(WHAT, &answer.download_url, Attempts::DOWNLOAD)
-        .await
+    let (_, body) = http
+        .get(WHAT, &answer.download_url, Attempts::DOWNLOAD)
+        .await?;
+    Ok(body)
 }
 
 struct Hashes {

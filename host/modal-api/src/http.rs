@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -15,8 +15,12 @@ use hyper_util::{
 
 use crate::{Error, url};
 
-/// One part, block or blob; on a slow line 64 MiB take their time.
+/// From the first byte sent to the head of the answer; what is sent has time of its own.
 const ATTEMPT: Duration = Duration::from_secs(600);
+/// An upload may be as slow as 16 KiB a second.
+const SLOWEST_SHIFT: u32 = 14;
+/// A download may take as long as it likes, but not bring nothing for so long.
+const SILENCE: Duration = Duration::from_secs(60);
 /// What the store sends to be asked less often.
 const SLOW_DOWN: Duration = Duration::from_secs(1);
 
@@ -109,16 +113,14 @@ impl Http {
         what: &str,
         address: &str,
         attempts: Attempts,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<(HeaderMap, Bytes), Error> {
         let nothing = Upload {
             body: Bytes::new(),
             content_type: None,
             content_md5: None,
         };
-        let (_, body) = self
-            .ask(what, Method::GET, address, &nothing, attempts)
-            .await?;
-        Ok(body)
+        self.ask(what, Method::GET, address, &nothing, attempts)
+            .await
     }
 
     async fn ask(
@@ -133,10 +135,9 @@ impl Http {
         let mut made = 1;
         loop {
             let once = self.once(what, method.clone(), address, upload);
-            let failure = match tokio::time::timeout(ATTEMPT, once).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::passing(what, format!("no answer within {ATTEMPT:?}")),
+            let failure = match once.await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
             };
             if made >= attempts.most || !failure.passing {
                 return Err(failure.error);
@@ -170,17 +171,15 @@ impl Http {
         let request = request
             .body(Full::new(upload.body.clone()))
             .map_err(|_| Failure::lasting(what, "the server's address is unusable".to_owned()))?;
-        let answer = self
-            .client
-            .request(request)
+        let limit = patience(upload.body.len());
+        let answer = tokio::time::timeout(limit, self.client.request(request))
             .await
+            .map_err(|_| Failure::passing(what, format!("no answer within {limit:?}")))?
             .map_err(|error| Failure::passing(what, url::chain(&error)))?;
         let (parts, body) = answer.into_parts();
-        let body = body
-            .collect()
+        let body = whole(body, SILENCE)
             .await
-            .map_err(|error| Failure::passing(what, url::chain(&error)))?
-            .to_bytes();
+            .map_err(|reason| Failure::passing(what, reason))?;
         if parts.status.is_success() {
             return Ok((parts.headers, body));
         }
@@ -193,6 +192,29 @@ impl Http {
             || parts.status == StatusCode::REQUEST_TIMEOUT;
         Err(failure)
     }
+}
+
+fn patience(length: usize) -> Duration {
+    ATTEMPT + Duration::from_secs(length as u64 >> SLOWEST_SHIFT)
+}
+
+/// All of a body, as long as something comes.
+async fn whole<B>(mut body: B, silence: Duration) -> Result<Bytes, String>
+where
+    B: BodyExt<Data = Bytes> + Unpin,
+    B::Error: std::error::Error + 'static,
+{
+    let mut whole = BytesMut::new();
+    while let Some(frame) = tokio::time::timeout(silence, body.frame())
+        .await
+        .map_err(|_| format!("nothing came for {silence:?}"))?
+    {
+        let frame = frame.map_err(|error| url::chain(&error))?;
+        if let Ok(data) = frame.into_data() {
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
 }
 
 struct Failure {
@@ -219,5 +241,44 @@ impl Failure {
             passing: false,
             ..Self::passing(what, reason)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures::{StreamExt as _, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::{patience, whole};
+
+    fn frame(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[test]
+    fn a_large_upload_has_more_time() {
+        let minutes = |length| patience(length).as_secs() / 60;
+        assert_eq!([0, 64 << 20, 1 << 30].map(minutes), [10, 78, 1102]);
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_at_its_end_or_when_nothing_comes() {
+        let silence = Duration::from_millis(20);
+        let parts = stream::iter([frame("one "), frame("two")]);
+        assert_eq!(
+            whole(StreamBody::new(parts.boxed()), silence)
+                .await
+                .unwrap(),
+            "one two"
+        );
+        let stuck = stream::iter([frame("one ")]).chain(stream::pending());
+        assert_eq!(
+            whole(StreamBody::new(stuck.boxed()), silence).await,
+            Err("nothing came for 20ms".to_owned())
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! `emulator`.
 
+use std::fs::DirBuilder;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,7 +15,11 @@ use super::arguments::EmulatorArguments;
 use super::serve::told_to_stop;
 
 pub(super) async fn emulator(arguments: EmulatorArguments) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&arguments.state)
+    // A folder that is there keeps its mode: what is secret in it has its own.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&arguments.state)
         .with_context(|| format!("make the folder {}", arguments.state.display()))?;
     let state = arguments
         .state

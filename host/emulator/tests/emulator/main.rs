@@ -11,6 +11,7 @@
 mod calls;
 mod deliveries;
 mod failures;
+mod folders;
 mod more_operations;
 mod official_client;
 mod official_session;
@@ -18,5 +19,6 @@ mod operations;
 mod our_client;
 mod our_requests;
 mod programs;
+mod redeploys;
 mod restarts;
 mod support;

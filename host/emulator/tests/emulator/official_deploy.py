@@ -128,9 +128,9 @@ if ROUND == "first":
     until_there("naps.txt")
     print("calls:", ended.object_id, running.object_id)
 else:
-    call = modal.FunctionCall.from_id(sys.argv[3])
+    call = modal.FunctionCall.from_id(sys.argv[4])
     print("result of the life before:", call.get(timeout=0))
-    running = modal.FunctionCall.from_id(sys.argv[4])
+    running = modal.FunctionCall.from_id(sys.argv[5])
     print("result of what ran:", running.get(timeout=60))
     volume = modal.Volume.from_name("stock")
     print("starts of it:", len(b"".join(volume.read_file("naps.txt")).splitlines()))

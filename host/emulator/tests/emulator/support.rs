@@ -131,10 +131,8 @@ impl World {
         result(&self.client, &call).await
     }
 
-    /// The bare protocol.
     pub(crate) async fn stub(&self) -> ModalClientClient<Channel> {
-        let url = format!("unix://{}", self.folder.path().join("e.sock").display());
-        ModalClientClient::new(Endpoint::from_shared(url).unwrap().connect().await.unwrap())
+        stub(self.folder.path()).await
     }
 
     pub(crate) async fn end(mut self) {
@@ -157,6 +155,12 @@ impl World {
 pub(crate) fn client(folder: &Path) -> Client {
     let url = format!("unix://{}", folder.join("e.sock").display());
     Client::connect(url.parse().unwrap(), Credentials::local()).unwrap()
+}
+
+/// The bare protocol.
+pub(crate) async fn stub(folder: &Path) -> ModalClientClient<Channel> {
+    let url = format!("unix://{}", folder.join("e.sock").display());
+    ModalClientClient::new(Endpoint::from_shared(url).unwrap().connect().await.unwrap())
 }
 
 pub(crate) async fn spawn(
