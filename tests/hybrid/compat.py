@@ -6,6 +6,7 @@ Prints a line a check; ends with 1 when one fails.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -40,6 +42,7 @@ class House:
         self.database = f"hybrid_{secrets.token_hex(6)}"
         self.url = f"{self.server.rsplit('/', 1)[0]}/{self.database}"
         self.port = free_port()
+        self.password = secrets.token_hex(16)
         self.environment: dict[str, str] = {}
 
     def __enter__(self):
@@ -116,7 +119,7 @@ class House:
         dags = self.folder / "dags"
         shutil.copytree(HERE / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
         passwords = self.folder / "passwords.json"
-        passwords.write_text(json.dumps({"admin": secrets.token_hex(16)}))
+        passwords.write_text(json.dumps({"admin": self.password}))
         settings = {
             "CORE__EXECUTOR": "modalflow.executor.modal_executor.ModalExecutor",
             "CORE__DAGS_FOLDER": dags,
@@ -125,6 +128,7 @@ class House:
             "CORE__FERNET_KEY": "",
             "DATABASE__SQL_ALCHEMY_CONN": self.url.replace("postgresql://", "postgresql+psycopg2://"),
             "DATABASE__LOAD_DEFAULT_CONNECTIONS": False,
+            "LOGGING__LOGGING_CONFIG_CLASS": "modalflow.logging_config.LOGGING_CONFIG",
             "USAGE_DATA_COLLECTION__ENABLED": False,
             "MODAL_EXECUTOR__APP_NAME": f"hybrid-{VERSION}".replace(".", "-"),
         }
@@ -136,6 +140,7 @@ class House:
                 "WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
                 "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
                 "WEBSERVER__WORKERS": 1,
+                "API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
             }
         else:
             settings |= {
@@ -160,6 +165,9 @@ class House:
             self.environment["PYTHONPATH"] = path
         if not template:
             self.run(str(BIN / "airflow"), "db", "migrate")
+        if MAJOR == 2:
+            who = ["--username", "admin", "--firstname", "A", "--lastname", "B", "--email", "a@example.com", "--role", "Admin"]
+            self.run(str(BIN / "airflow"), "users", "create", *who, "--password", self.password)
 
     def start_modal(self) -> None:
         from modalflow.host import binary
@@ -211,6 +219,32 @@ class House:
         self.wait("both runs to end", are_over)
         return states()
 
+    def sign_in(self) -> dict[str, str]:
+        """What a request of the API needs."""
+        if MAJOR == 2:
+            pair = base64.b64encode(f"admin:{self.password}".encode()).decode()
+            return {"Authorization": f"Basic {pair}"}
+        body = json.dumps({"username": "admin", "password": self.password}).encode()
+        answer = self.ask("/auth/token", {"Content-Type": "application/json"}, body)
+        return {"Authorization": f"Bearer {json.loads(answer)['access_token']}"}
+
+    def ask(self, path: str, headers: dict[str, str], body: bytes | None = None) -> str:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.read().decode()
+
+    def shown_log(self, dag_id: str, task_id: str, headers: dict[str, str]) -> str:
+        """The log of a task's first try as the UI gets it."""
+        (run_id,) = self.query(f"SELECT run_id FROM dag_run WHERE dag_id = '{dag_id}'")[0]
+        version = "v1" if MAJOR == 2 else "v2"
+        path = f"/api/{version}/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}/taskInstances/{task_id}/logs/1?full_content=true"
+        return self.ask(path, {"Accept": "application/json", **headers})
+
+    def stop(self, role: str) -> None:
+        process = self.processes.pop(role)
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
     def log_of(self, dag_id: str, task_id: str) -> str:
         """The newest log of a task, from the volume."""
         script = (
@@ -249,6 +283,14 @@ def main() -> None:
             "exit_1": "exit code 1" in house.log_of("hybrid_failure", "exit_1"),
         }
         expect("logs on the volume", said, dict.fromkeys(said, True))
+        signed_in = house.sign_in()
+        for dag_id, task_id, line in (("hybrid_success", "hello", "hello from a container"), ("hybrid_failure", "exit_1", "exit code 1")):
+            shown = house.shown_log(dag_id, task_id, signed_in)
+            expect(f"the UI shows the log of {task_id}, from the volume", (line in shown, "Read from the volume" in shown), (True, True))
+        house.check()
+        house.stop("emulator")
+        shown = house.shown_log("hybrid_success", "hello", signed_in)
+        expect("without Modal the UI says so", "can't be read" in shown, True)
         house.check()
         if failed:
             raise RuntimeError("; ".join(failed))

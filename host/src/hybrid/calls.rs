@@ -115,7 +115,12 @@ impl Calls {
         Ok(handle.function_id)
     }
 
-    async fn client(&self) -> Result<&Client, Error> {
+    /// Modal's environment that has the function.
+    pub(super) fn environment(&self) -> &str {
+        &self.function.deployed.environment
+    }
+
+    pub(super) async fn client(&self) -> Result<&Client, Error> {
         self.client
             .get_or_try_init(|| Client::open(&self.config))
             .await

@@ -25,6 +25,8 @@ FOLDER = Path(_folder.name)
 
 os.environ |= {
     "AIRFLOW_HOME": str(FOLDER / "airflow"),
+    # What `allow_forks` asks for, here before executors import gRPC.
+    "GRPC_ENABLE_FORK_SUPPORT": "1",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__PARALLELISM": "7",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "https://airflow.example.com/execution/",

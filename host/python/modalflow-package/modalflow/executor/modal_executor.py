@@ -19,7 +19,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
 from modalflow.executor import settings as configuration
-from modalflow.executor.line import Ended, Line, Refused, Started
+from modalflow.executor.line import Ended, Line, Refused, Started, allow_forks
 from modalflow.executor.settings import Settings
 
 AIRFLOW_VERSION = tuple(int(part) for part in airflow_version.split(".")[:2])
@@ -251,6 +251,7 @@ class ModalExecutor(BaseExecutor):
     def _target(self):
         if not hasattr(self, "_target_now"):
             # A process that only reads logs has not started us.
+            allow_forks()
             self._target_now = configuration.target(self.settings, self.team_name)
         return self._target_now
 
