@@ -1,6 +1,9 @@
 """A real Airflow with ModalExecutor: API server or webserver, scheduler and DAG processor of the version that this Python has,
 an emulator as its Modal, and two DAGs. Run by tests/hybrid/main.rs and tests/hybrid/run.
 
+With MODALFLOW_TEST_LIVE=1 Modal itself runs the tasks, with the token of Modal's own variables or file; a relay brings their
+requests here. What is made there has names of its own and is removed, also after a failure or Ctrl-C.
+
 Prints a line a check; ends with 1 when one fails.
 """
 
@@ -25,11 +28,15 @@ from pathlib import Path
 import psycopg2
 from airflow import __version__ as VERSION
 
+from relay import Relay, stop_app
+
 HERE = Path(__file__).parent
 MAJOR = int(VERSION.split(".")[0])
 BIN = Path(sys.executable).parent
 UNFINISHED = ("queued", "running")
-PATIENCE = float(os.environ.get("HYBRID_PATIENCE", 240))
+LIVE = os.environ.get("MODALFLOW_TEST_LIVE") == "1"
+#: Live, images are built and containers come up elsewhere.
+PATIENCE = float(os.environ.get("HYBRID_PATIENCE", 900 if LIVE else 240))
 
 
 class House:
@@ -44,6 +51,9 @@ class House:
         self.port = free_port()
         self.password = secrets.token_hex(16)
         self.environment: dict[str, str] = {}
+        suffix = secrets.token_hex(4)
+        self.app, self.volume = f"hybrid-{VERSION}-{suffix}".replace(".", "-"), f"hybrid-logs-{suffix}"
+        self.relay = Relay("127.0.0.1", self.port, suffix, os.environ.get("MODAL_ENVIRONMENT", "")) if LIVE else None
 
     def __enter__(self):
         return self
@@ -59,12 +69,36 @@ class House:
                 say(f"{role} did not stop when asked to")
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        left = self.leave_modal() if LIVE else []
         if kind is not None:
             for log in sorted(self.folder.glob("*.log")):
                 say(f"---- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
         self.administer(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
         if not os.environ.get("HYBRID_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
+        if left and kind is None:
+            raise RuntimeError(f"still on Modal: {', '.join(left)}")
+
+    def leave_modal(self) -> list[str]:
+        """Removes all that was made there, each thing whatever becomes of the others. Answers what could not be removed."""
+        import modal
+
+        environment = os.environ.get("MODAL_ENVIRONMENT") or None
+        steps = {
+            f"the relay {self.relay.name}": self.relay.close,
+            f"the app {self.app}": lambda: stop_app(self.app, environment),
+            f"the volume {self.volume}": lambda: modal.Volume.objects.delete(
+                self.volume, allow_missing=True, environment_name=environment
+            ),
+        }
+        left = []
+        for what, remove in steps.items():
+            try:
+                remove()
+            except Exception as error:
+                left.append(what)
+                say(f"{what} is still on Modal: {error}")
+        return left
 
     def administer(self, *statements: str) -> None:
         server = psycopg2.connect(self.server)
@@ -130,7 +164,8 @@ class House:
             "DATABASE__LOAD_DEFAULT_CONNECTIONS": False,
             "LOGGING__LOGGING_CONFIG_CLASS": "modalflow.logging_config.LOGGING_CONFIG",
             "USAGE_DATA_COLLECTION__ENABLED": False,
-            "MODAL_EXECUTOR__APP_NAME": f"hybrid-{VERSION}".replace(".", "-"),
+            "MODAL_EXECUTOR__APP_NAME": self.app,
+            "MODAL_EXECUTOR__VOLUME_NAME": self.volume,
         }
         if MAJOR == 2:
             settings |= {
@@ -153,11 +188,13 @@ class House:
                 "API__SECRET_KEY": secrets.token_hex(16),
                 "API_AUTH__JWT_SECRET": secrets.token_hex(32),
             }
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MODAL", "PYTHON"))}
+        foreign = ("AIRFLOW", "MODALFLOW", "PYTHON") if LIVE else ("AIRFLOW", "MODAL", "PYTHON")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        if not LIVE:
+            inherited["MODAL_CONFIG_PATH"] = str(self.folder / "none.toml")
         self.environment = inherited | {
             "AIRFLOW_HOME": str(self.folder / "home"),
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "MODAL_CONFIG_PATH": str(self.folder / "none.toml"),
             **{f"AIRFLOW__{name}": str(value) for name, value in settings.items()},
         }
         # Where the package lies, when it is not installed beside Airflow.
@@ -170,6 +207,10 @@ class House:
             self.run(str(BIN / "airflow"), "users", "create", *who, "--password", self.password)
 
     def start_modal(self) -> None:
+        if LIVE:
+            self.relay.__enter__()
+            self.environment["AIRFLOW__MODAL_EXECUTOR__HOST_URL"] = f"{self.relay.url}/execution/"
+            return
         from modalflow.host import binary
 
         log = self.folder / "emulator.out"
@@ -188,7 +229,7 @@ class House:
             self.environment[name] = value
 
     def deploy(self) -> None:
-        arguments = ["--variable", "HYBRID_WORD=blue", "--variable", f"AIRFLOW_HOME={self.folder / 'container'}"]
+        arguments = ["--variable", "HYBRID_WORD=blue", "--variable", f"AIRFLOW_HOME=/tmp/{self.app}"]
         if MAJOR == 2:
             # Tasks of Airflow 2 speak with the database.
             self.run(
@@ -253,10 +294,12 @@ class House:
             "found = [entry.path for entry in volume.listdir('/', recursive=True) if all(part in entry.path for part in sys.argv[2:]) and entry.path.endswith('.log')]\n"
             "sys.stdout.buffer.write(b''.join(volume.read_file(sorted(found)[-1])) if found else b'no file')\n"
         )
-        return self.run(sys.executable, "-c", script, "airflow-task-logs", f"dag_id={dag_id}", f"task_id={task_id}")
+        return self.run(sys.executable, "-c", script, self.volume, f"dag_id={dag_id}", f"task_id={task_id}")
 
 
 def main() -> None:
+    # Whoever ends us wants what was made to be gone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = []
 
     def expect(what: str, found, wanted) -> None:
@@ -288,10 +331,11 @@ def main() -> None:
             shown = house.shown_log(dag_id, task_id, signed_in)
             expect(f"the UI shows the log of {task_id}, from the volume", (line in shown, "Read from the volume" in shown), (True, True))
         house.check()
-        house.stop("emulator")
-        shown = house.shown_log("hybrid_success", "hello", signed_in)
-        expect("without Modal the UI says so", "can't be read" in shown, True)
-        house.check()
+        if not LIVE:
+            house.stop("emulator")
+            shown = house.shown_log("hybrid_success", "hello", signed_in)
+            expect("without Modal the UI says so", "can't be read" in shown, True)
+            house.check()
         if failed:
             raise RuntimeError("; ".join(failed))
     say(f"Airflow {VERSION} ran its tasks on Modal")
