@@ -140,12 +140,13 @@ impl Calls {
         }
         let deployed = &self.function.deployed;
         let client = self.client().await?;
-        let mut handle = client
-            .function_get(&deployed.app, &self.function.name, &deployed.environment)
-            .await
-            .map_err(Error::Modal)?;
+        let mut handle = self.function(client, config.image.as_deref()).await?;
+        let config = ExecutorConfig {
+            image: None,
+            ..config.clone()
+        };
         if !config.is_empty() {
-            let variant = executor::variant(client, deployed, config)
+            let variant = executor::variant(client, deployed, &config)
                 .await
                 .map_err(Error::Variant)?;
             handle = client
@@ -155,6 +156,45 @@ impl Calls {
         }
         found.insert(wanted, handle.clone());
         Ok(handle)
+    }
+
+    /// The function as it was deployed, on one of its images.
+    async fn function(
+        &self,
+        client: &Client,
+        image: Option<&str>,
+    ) -> Result<FunctionHandle, Error> {
+        let Deployed {
+            app, environment, ..
+        } = &self.function.deployed;
+        let get = async |image: Option<&str>| {
+            let name = executor::function_name(&self.function.name, image);
+            client.function_get(app, &name, environment).await
+        };
+        match (get(image).await, image) {
+            (Err(error), Some(image)) if error.is_not_found() => {
+                // Whether there is a deployment at all is told apart.
+                let base = get(None).await.map_err(Error::Modal)?;
+                Err(Error::Image {
+                    name: image.to_owned(),
+                    known: self.images(client, &base.app_id).await?,
+                })
+            }
+            (handle, _) => handle.map_err(Error::Modal),
+        }
+    }
+
+    /// The images that were deployed, by their names.
+    async fn images(&self, client: &Client, app_id: &str) -> Result<Vec<String>, Error> {
+        let layout = client.app_layout(app_id).await.map_err(Error::Modal)?;
+        let prefix = executor::function_name(&self.function.name, Some(""));
+        let mut names: Vec<String> = layout
+            .functions
+            .keys()
+            .filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned))
+            .collect();
+        names.sort();
+        Ok(names)
     }
 }
 

@@ -64,9 +64,10 @@ pub enum Error {
     #[error("executor_config is no JSON")]
     NotJson(#[source] serde_json::Error),
     #[error(
-        "executor_config: image {0:?} can't be chosen by a task\nhint: an image belongs to the deployment: airflow modalflow deploy --image"
+        "executor_config: there is no image {name:?}; {}\nhint: airflow modalflow deploy --image-of {name}=REFERENCE deploys it",
+        if known.is_empty() { "none was deployed".to_owned() } else { format!("deployed are {}", known.join(", ")) }
     )]
-    Image(String),
+    Image { name: String, known: Vec<String> },
     #[error("find the volume for logs")]
     Volume(#[source] modal_api::Error),
     #[error("read {path} on the volume")]
@@ -112,7 +113,7 @@ impl Error {
             Self::Call { source, .. } | Self::File { source, .. } => Some(source),
             Self::ExecutorConfig(_)
             | Self::NotJson(_)
-            | Self::Image(_)
+            | Self::Image { .. }
             | Self::Path(_)
             | Self::Listen { .. }
             | Self::Serve(_) => None,

@@ -34,7 +34,7 @@ import time
 import unittest
 from types import SimpleNamespace
 
-from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, key_of, starts, wait
+from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, image_of, key_of, starts, wait
 
 from airflow.configuration import conf as airflow_conf
 from airflow.models.taskinstancekey import TaskInstanceKey
@@ -330,11 +330,20 @@ class OptionsCase(Case):
         self.assertEqual(starts(key), 0)
         self.assert_idle(executor)
 
-    def test_an_option_of_the_deployment_is_told_apart(self):
+    def test_a_task_runs_on_the_image_that_it_names(self):
         executor = self.executor()
-        key = self.queue(executor, "succeed", executor_config={"image": "python"})
+        keys = self.queue(executor, "succeed"), self.queue(executor, "succeed", executor_config={"image": "other"})
+        with_more = self.queue(executor, "succeed", executor_config={"image": "other", "timeout": 60})
+        self.assertEqual(self.end_of(executor, *keys, with_more), ["success"] * 3)
+        self.assertEqual([image_of(key) for key in (*keys, with_more)], ["", "other", "other"])
+
+    def test_an_image_that_was_not_deployed_fails_the_task_and_names_those_that_were(self):
+        executor = self.executor()
+        key = self.queue(executor, "succeed", executor_config={"image": "ohter"})
         self.assertEqual(self.end_of(executor, key), ["failed"])
-        self.assertIn("an image belongs to the deployment", self.info(key))
+        self.assertRegex(self.info(key), 'no image "ohter"; deployed are other; .*--image-of ohter=REFERENCE')
+        self.assertEqual(starts(key), 0)
+        self.assert_idle(executor)
 
     def test_what_other_executors_read_minds_nobody(self):
         executor = self.executor()
