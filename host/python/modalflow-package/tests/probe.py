@@ -29,4 +29,11 @@ def run_workload(call):
         raise ValueError("unlucky")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "left":
+        return {"exit_code": 0, "left": True}
+    if what == "twice":
+        # The first container is at work when the second one comes.
+        if list(starts.values()).count(key) > 1:
+            return {"exit_code": 0, "left": True}
+        time.sleep(600)
     return {"exit_code": 1 if what == "exit_1" else 0}
