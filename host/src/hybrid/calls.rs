@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ciborium::Value;
 use modal_api::{CallStatus, Client, Config, FunctionHandle, LogFilter};
 use model::ExecutorConfig;
 use tokio::sync::{Mutex, OnceCell};
@@ -49,22 +48,10 @@ impl Calls {
     ) -> Result<String, Error> {
         let config = variant::read(executor_config)?;
         let function_id = self.handle(&config).await?.function_id;
-        let payload = Value::Map(vec![(
-            Value::Text("workload".to_owned()),
-            Value::Text(payload.to_owned()),
-        )]);
-        let spawned = self
-            .client()
-            .await?
-            .spawn(
-                &function_id,
-                Value::Array(vec![payload]),
-                Value::Map(Vec::new()),
-                key,
-            )
-            .await;
+        let client = self.client().await?;
+        let spawned = executor::start(client, &function_id, payload, key).await;
         match spawned {
-            Ok(call) => Ok(call.function_call_id),
+            Ok(call_id) => Ok(call_id),
             Err(source) => {
                 // A new deployment has new ids: looked up again next time.
                 self.found.lock().await.clear();
