@@ -34,7 +34,8 @@ fn any_airflow_runs_its_tasks_on_modal() {
 
 #[test]
 #[ignore = "tests/hybrid/run --live asks for it"]
-fn cases_of_any_airflow_pass_on_modal_itself() {
+fn any_airflow_runs_its_tasks_on_modal_itself() {
     let installed = Installed::on(&support::prepared("MODALFLOW_TEST_ANY_PYTHON"));
     cases(&installed);
+    compat(&installed);
 }

@@ -31,21 +31,21 @@ pub enum Fate {
 }
 
 impl Fate {
-    pub(super) fn of(result: &CallResult) -> Self {
+    pub(crate) fn of(result: &CallResult) -> Self {
         match result.status {
             GenericStatus::Success if is_taken(result) => Self::Taken,
             GenericStatus::Success => Self::Returned,
             GenericStatus::Timeout => Self::TimedOut,
             GenericStatus::Terminated => Self::Cancelled,
-            GenericStatus::InitFailure | GenericStatus::InternalFailure => Self::PlatformFault {
-                what: first_line(&result.exception),
-            },
+            GenericStatus::InitFailure | GenericStatus::InternalFailure => {
+                Self::PlatformFault { what: said(result) }
+            }
             GenericStatus::KernelOomKill
             | GenericStatus::MemoryManagerEviction
             | GenericStatus::MemoryThrashingEviction => Self::OutOfMemory,
-            _ => Self::Died {
-                what: first_line(&result.exception),
-            },
+            GenericStatus::Unspecified | GenericStatus::Failure | GenericStatus::IdleTimeout => {
+                Self::Died { what: said(result) }
+            }
         }
     }
 
@@ -72,17 +72,17 @@ fn is_taken(result: &CallResult) -> bool {
 }
 
 /// Short, and of what Postgres takes.
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
+fn said(result: &CallResult) -> String {
+    let line = result.exception.lines().next().unwrap_or_default();
     let line: String = line
         .chars()
         .filter(|c| *c != '\0')
         .take(LONGEST_REASON)
         .collect();
-    if line.is_empty() {
-        "no reason was given".to_owned()
-    } else {
-        line
+    match (line.is_empty(), result.exit_code) {
+        (false, _) => line,
+        (true, 0) => "no reason was given".to_owned(),
+        (true, code) => format!("its process ended with exit code {code}"),
     }
 }
 

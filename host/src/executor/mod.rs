@@ -87,6 +87,24 @@ impl Error {
     }
 }
 
+/// Starts a call of a function that runs workloads; the same key again gives the same call.
+pub(crate) async fn start(
+    client: &Client,
+    function_id: &str,
+    workload: &str,
+    key: Uuid,
+) -> Result<String, modal_api::Error> {
+    let payload = Value::Map(vec![(
+        Value::Text("workload".to_owned()),
+        Value::Text(workload.to_owned()),
+    )]);
+    let args = Value::Array(vec![payload]);
+    let call = client
+        .spawn(function_id, args, Value::Map(Vec::new()), key)
+        .await?;
+    Ok(call.function_call_id)
+}
+
 /// The caller's side of one environment's app. Cheap to share.
 #[derive(Debug)]
 pub struct Executor {
@@ -145,20 +163,14 @@ impl Executor {
             .functions
             .id(&self.client, &self.deployed, config)
             .await?;
-        let payload = Value::Map(vec![(
-            Value::Text("workload".to_owned()),
-            Value::Text(workload.json.clone()),
-        )]);
-        self.client
-            .spawn(
-                &function_id,
-                Value::Array(vec![payload]),
-                Value::Map(Vec::new()),
-                workload.dispatch_id,
-            )
-            .await
-            .map(|call| call.function_call_id)
-            .map_err(Error::Spawn)
+        start(
+            &self.client,
+            &function_id,
+            &workload.json,
+            workload.dispatch_id,
+        )
+        .await
+        .map_err(Error::Spawn)
     }
 
     /// Starts another function of the app, one that takes no arguments.

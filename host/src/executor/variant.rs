@@ -75,13 +75,10 @@ impl Functions {
     }
 }
 
-/// The function that runs tasks with one of the environment's own images.
+/// The function that runs tasks on an image of their own, beside the one that runs all others.
 #[must_use]
-pub fn function_name(image: Option<&str>) -> String {
-    image.map_or_else(
-        || RUN_TASK.to_owned(),
-        |image| format!("{RUN_TASK}_{image}"),
-    )
+pub fn function_name(others: &str, image: Option<&str>) -> String {
+    image.map_or_else(|| others.to_owned(), |image| format!("{others}_{image}"))
 }
 
 async fn find(
@@ -113,7 +110,7 @@ async fn function(
     deployed: &Deployed,
     image: Option<&str>,
 ) -> Result<FunctionHandle, Error> {
-    let name = function_name(image);
+    let name = function_name(RUN_TASK, image);
     client
         .function_get(&deployed.app, &name, &deployed.environment)
         .await

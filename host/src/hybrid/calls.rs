@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use ciborium::Value;
 use modal_api::{CallStatus, Client, Config, FunctionHandle, LogFilter};
 use model::ExecutorConfig;
 use tokio::sync::{Mutex, OnceCell};
@@ -49,22 +48,10 @@ impl Calls {
     ) -> Result<String, Error> {
         let config = variant::read(executor_config)?;
         let function_id = self.handle(&config).await?.function_id;
-        let payload = Value::Map(vec![(
-            Value::Text("workload".to_owned()),
-            Value::Text(payload.to_owned()),
-        )]);
-        let spawned = self
-            .client()
-            .await?
-            .spawn(
-                &function_id,
-                Value::Array(vec![payload]),
-                Value::Map(Vec::new()),
-                key,
-            )
-            .await;
+        let client = self.client().await?;
+        let spawned = executor::start(client, &function_id, payload, key).await;
         match spawned {
-            Ok(call) => Ok(call.function_call_id),
+            Ok(call_id) => Ok(call_id),
             Err(source) => {
                 // A new deployment has new ids: looked up again next time.
                 self.found.lock().await.clear();
@@ -115,7 +102,12 @@ impl Calls {
         Ok(handle.function_id)
     }
 
-    async fn client(&self) -> Result<&Client, Error> {
+    /// Modal's environment that has the function.
+    pub(super) fn environment(&self) -> &str {
+        &self.function.deployed.environment
+    }
+
+    pub(super) async fn client(&self) -> Result<&Client, Error> {
         self.client
             .get_or_try_init(|| Client::open(&self.config))
             .await
@@ -135,12 +127,13 @@ impl Calls {
         }
         let deployed = &self.function.deployed;
         let client = self.client().await?;
-        let mut handle = client
-            .function_get(&deployed.app, &self.function.name, &deployed.environment)
-            .await
-            .map_err(Error::Modal)?;
+        let mut handle = self.function(client, config.image.as_deref()).await?;
+        let config = ExecutorConfig {
+            image: None,
+            ..config.clone()
+        };
         if !config.is_empty() {
-            let variant = executor::variant(client, deployed, config)
+            let variant = executor::variant(client, deployed, &config)
                 .await
                 .map_err(Error::Variant)?;
             handle = client
@@ -150,6 +143,45 @@ impl Calls {
         }
         found.insert(wanted, handle.clone());
         Ok(handle)
+    }
+
+    /// The function as it was deployed, on one of its images.
+    async fn function(
+        &self,
+        client: &Client,
+        image: Option<&str>,
+    ) -> Result<FunctionHandle, Error> {
+        let Deployed {
+            app, environment, ..
+        } = &self.function.deployed;
+        let get = async |image: Option<&str>| {
+            let name = executor::function_name(&self.function.name, image);
+            client.function_get(app, &name, environment).await
+        };
+        match (get(image).await, image) {
+            (Err(error), Some(image)) if error.is_not_found() => {
+                // Whether there is a deployment at all is told apart.
+                let base = get(None).await.map_err(Error::Modal)?;
+                Err(Error::Image {
+                    name: image.to_owned(),
+                    known: self.images(client, &base.app_id).await?,
+                })
+            }
+            (handle, _) => handle.map_err(Error::Modal),
+        }
+    }
+
+    /// The images that were deployed, by their names.
+    async fn images(&self, client: &Client, app_id: &str) -> Result<Vec<String>, Error> {
+        let layout = client.app_layout(app_id).await.map_err(Error::Modal)?;
+        let prefix = executor::function_name(&self.function.name, Some(""));
+        let mut names: Vec<String> = layout
+            .functions
+            .keys()
+            .filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned))
+            .collect();
+        names.sort();
+        Ok(names)
     }
 }
 

@@ -1,31 +1,27 @@
 //! What the end of a call means, in the caller's words.
 
 use executor_api::{Ended, Refused, ended::Meaning, refused::Reason};
-use modal_api::{CallResult, GenericStatus};
+use modal_api::CallResult;
 
 use super::Error;
+use crate::executor::Fate;
 
 /// The end of a call that Modal tells of.
 pub(super) fn ended(call_id: &str, result: &CallResult) -> Ended {
-    let (meaning, what) = match result.status {
-        GenericStatus::Success => (Meaning::Returned, String::new()),
-        GenericStatus::Timeout => (
+    let (meaning, what) = match Fate::of(result) {
+        Fate::Returned | Fate::Taken => (Meaning::Returned, String::new()),
+        Fate::TimedOut => (
             Meaning::TimedOut,
             "it ran longer than its function's timeout".to_owned(),
         ),
-        GenericStatus::Terminated => (Meaning::Cancelled, "the call was cancelled".to_owned()),
-        GenericStatus::KernelOomKill
-        | GenericStatus::MemoryManagerEviction
-        | GenericStatus::MemoryThrashingEviction => (
+        Fate::Cancelled => (Meaning::Cancelled, "the call was cancelled".to_owned()),
+        Fate::OutOfMemory => (
             Meaning::OutOfMemory,
             "its container ran out of memory".to_owned(),
         ),
-        GenericStatus::InitFailure | GenericStatus::InternalFailure => {
-            (Meaning::PlatformFault, said(result))
-        }
-        GenericStatus::Unspecified | GenericStatus::Failure | GenericStatus::IdleTimeout => {
-            (Meaning::Died, said(result))
-        }
+        Fate::PlatformFault { what } => (Meaning::PlatformFault, what),
+        Fate::Died { what } | Fate::Refused { what } => (Meaning::Died, what),
+        Fate::Unknown => return unknown(call_id),
     };
     let value = result.value.as_ref();
     Ended {
@@ -83,13 +79,4 @@ pub(super) fn words(error: &dyn std::error::Error) -> (String, String) {
         cause = error.source();
     }
     (said.join(": "), hints.join("; "))
-}
-
-fn said(result: &CallResult) -> String {
-    let line = result.exception.lines().next().unwrap_or_default();
-    match (line, result.exit_code) {
-        ("", 0) => "no reason was given".to_owned(),
-        ("", code) => format!("its process ended with exit code {code}"),
-        (line, _) => line.to_owned(),
-    }
 }

@@ -6,6 +6,7 @@
 mod book;
 mod calls;
 mod ended;
+mod files;
 mod service;
 mod variant;
 mod work;
@@ -63,9 +64,20 @@ pub enum Error {
     #[error("executor_config is no JSON")]
     NotJson(#[source] serde_json::Error),
     #[error(
-        "executor_config: image {0:?} can't be chosen by a task\nhint: an image belongs to the deployment: airflow modalflow deploy --image"
+        "executor_config: there is no image {name:?}; {}\nhint: airflow modalflow deploy --image-of {name}=REFERENCE deploys it",
+        if known.is_empty() { "none was deployed".to_owned() } else { format!("deployed are {}", known.join(", ")) }
     )]
-    Image(String),
+    Image { name: String, known: Vec<String> },
+    #[error("find the volume for logs")]
+    Volume(#[source] modal_api::Error),
+    #[error("read {path} on the volume")]
+    File {
+        path: String,
+        #[source]
+        source: Box<modal_api::Error>,
+    },
+    #[error("{0:?} is no path within a volume")]
+    Path(String),
     #[error("listen at {}", socket.display())]
     Listen {
         socket: PathBuf,
@@ -84,14 +96,25 @@ impl Error {
         }
     }
 
+    fn file(path: &str, source: modal_api::Error) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
     /// What Modal said, if it is Modal's.
     fn modal(&self) -> Option<&modal_api::Error> {
         match self {
-            Self::Modal(source) | Self::Spawn(source) | Self::Variant(source) => Some(source),
-            Self::Call { source, .. } => Some(source),
+            Self::Modal(source)
+            | Self::Spawn(source)
+            | Self::Variant(source)
+            | Self::Volume(source) => Some(source),
+            Self::Call { source, .. } | Self::File { source, .. } => Some(source),
             Self::ExecutorConfig(_)
             | Self::NotJson(_)
-            | Self::Image(_)
+            | Self::Image { .. }
+            | Self::Path(_)
             | Self::Listen { .. }
             | Self::Serve(_) => None,
         }

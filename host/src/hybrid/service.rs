@@ -5,30 +5,42 @@ use std::time::Duration;
 
 use executor_api::executor_server;
 use executor_api::{
-    CancelRequest, CancelResponse, ForgetRequest, ForgetResponse, HealthRequest, HealthResponse,
-    LogsRequest, LogsResponse, Observation, ObserveRequest, ObserveResponse, SpawnRequest,
+    CancelRequest, CancelResponse, FindFilesRequest, FindFilesResponse, ForgetRequest,
+    ForgetResponse, HealthRequest, HealthResponse, LogsRequest, LogsResponse, Observation,
+    ObserveRequest, ObserveResponse, ReadFileRequest, ReadFileResponse, SpawnRequest,
     SpawnResponse, Unheard, observation::What,
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::Error;
 use super::book::{State, Wish};
 use super::ended::words;
+use super::files::Files;
 use super::work::{Start, Work};
 use crate::clock;
 
 /// The longest that one `Observe` waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const USUAL_LOG_LINES: u32 = 1_000;
+/// Somebody looks at a web page meanwhile.
+const FIND_PATIENCE: Duration = Duration::from_secs(10);
+/// Megabytes over a thin line.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Service {
     work: Arc<Work>,
+    files: Files,
     server_url: String,
 }
 
 impl Service {
     pub(super) fn new(work: Arc<Work>, server_url: String) -> Self {
-        Self { work, server_url }
+        Self {
+            work,
+            files: Files::default(),
+            server_url,
+        }
     }
 
     /// What is new about these calls.
@@ -137,6 +149,31 @@ impl executor_server::Executor for Service {
         }
     }
 
+    async fn find_files(
+        &self,
+        request: Request<FindFilesRequest>,
+    ) -> Result<Response<FindFilesResponse>, Status> {
+        let request = request.into_inner();
+        let files = self
+            .files
+            .find(&self.work.calls, &request.volume, &request.start_of_path);
+        let files = in_time(FIND_PATIENCE, files).await?;
+        Ok(Response::new(FindFilesResponse { files }))
+    }
+
+    async fn read_file(
+        &self,
+        request: Request<ReadFileRequest>,
+    ) -> Result<Response<ReadFileResponse>, Status> {
+        let request = request.into_inner();
+        let part = (request.start, request.length);
+        let content = self
+            .files
+            .read(&self.work.calls, &request.volume, &request.path, part);
+        let content = in_time(READ_PATIENCE, content).await?;
+        Ok(Response::new(ReadFileResponse { content }))
+    }
+
     async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthResponse>, Status> {
         let (function_id, problem, hint) = match self.work.calls.check().await {
             Ok(function_id) => (function_id, String::new(), String::new()),
@@ -153,6 +190,35 @@ impl executor_server::Executor for Service {
             hint,
         }))
     }
+}
+
+/// What came of it within our patience. UNAVAILABLE is kept for this process being gone.
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Status> {
+    let Ok(done) = tokio::time::timeout(patience, work).await else {
+        let seconds = patience.as_secs();
+        return Err(Status::deadline_exceeded(format!(
+            "Modal did not answer within {seconds} s"
+        )));
+    };
+    done.map_err(|error| {
+        let (message, hint) = words(&error);
+        let said = if hint.is_empty() {
+            message
+        } else {
+            format!("{message} ({hint})")
+        };
+        match error.modal() {
+            None => Status::invalid_argument(said),
+            Some(modal_api::Error::Unauthenticated(_) | modal_api::Error::PermissionDenied(_)) => {
+                Status::unauthenticated(said)
+            }
+            Some(modal) if modal.is_not_found() => Status::not_found(said),
+            Some(_) => Status::aborted(said),
+        }
+    })
 }
 
 fn key(text: &str) -> Result<Uuid, Status> {

@@ -12,11 +12,7 @@ pub(super) fn read(text: &str) -> Result<ExecutorConfig, Error> {
         return Ok(ExecutorConfig::default());
     }
     let value = serde_json::from_str(text).map_err(Error::NotJson)?;
-    let config = ExecutorConfig::read(&value).map_err(Error::ExecutorConfig)?;
-    match config.image {
-        Some(image) => Err(Error::Image(image)),
-        None => Ok(config),
-    }
+    ExecutorConfig::read(&value).map_err(Error::ExecutorConfig)
 }
 
 /// What every variant of a function keeps of it.
@@ -52,11 +48,6 @@ mod tests {
         assert!(
             misspelt.contains("memroy") && misspelt.contains("memory"),
             "{misspelt}"
-        );
-        let image = problem(r#"{"image": "python"}"#);
-        assert!(
-            image.contains("airflow modalflow deploy --image"),
-            "{image}"
         );
         assert!(problem("[]").contains("executor_config"));
     }

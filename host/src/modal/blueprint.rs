@@ -270,7 +270,7 @@ impl Blueprint {
             .filter_map(|image| {
                 let worker = functions.iter().find(|one| one.entry == RUN_TASK)?;
                 Some(Function {
-                    name: function_name(Some(image)),
+                    name: function_name(RUN_TASK, Some(image)),
                     image: Some(image.clone()),
                     ..worker.clone()
                 })

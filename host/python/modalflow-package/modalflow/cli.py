@@ -12,6 +12,12 @@ def commands() -> list:
     deploy_arguments = (
         Arg(("--dags",), help="folder with the DAG files (default: [core] dags_folder); none: --dags ''", default=None),
         Arg(("--image",), help="an image of your own with Airflow of this version, for instance apache/airflow:3.3.2", default=""),
+        Arg(
+            ("--image-of",),
+            help="NAME=REFERENCE: an image that a task may choose with executor_config={'image': 'NAME'}; may be repeated",
+            action="append",
+            default=[],
+        ),
         Arg(("--requirement",), help="requirements file to install; may be repeated", action="append", default=[]),
         Arg(("--variable",), help="NAME=VALUE for the tasks' environment, nothing secret; may be repeated", action="append", default=[]),
     )
@@ -53,10 +59,11 @@ def deploy(args) -> None:
         environment=where.environment,
         volume_name=settings.volume_name,
         image=args.image,
+        images=_pairs(args.image_of, "--image-of", "NAME=REFERENCE"),
         requirements=args.requirement,
         dags=conf.get("core", "dags_folder") if args.dags is None else args.dags,
         secrets=list(settings.secrets),
-        variables=_pairs(args.variable),
+        variables=_pairs(args.variable, "--variable", "NAME=VALUE"),
         function_options=settings.function_options,
     )
     try:
@@ -64,6 +71,8 @@ def deploy(args) -> None:
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     print(f"{settings.app_name}: {settings.function_name} is on Modal ({app_id})")
+    for name, reference in deployment.images.items():
+        print(f"  with executor_config={{'image': '{name}'}} on {reference}")
 
 
 def check(args) -> None:
@@ -86,12 +95,12 @@ def check(args) -> None:
     print(f"{settings.function_name} of {settings.app_name} at {health.server_url}: {health.function_id}")
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
+def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
     pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            sys.exit(f"error: --variable {text}\nhint: write NAME=VALUE")
+            sys.exit(f"error: {option} {text}\nhint: write {option} {form}")
         pairs[name] = value
     return pairs
 

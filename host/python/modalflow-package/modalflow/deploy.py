@@ -6,8 +6,9 @@ Needs Modal's client (`pip install modalflow[deploy]`). Deploying again replaces
 from __future__ import annotations
 
 import os
+import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modalflow import worker
@@ -22,6 +23,8 @@ CONSTRAINTS = "https://raw.githubusercontent.com/apache/airflow/constraints-{air
 NEVER_UPLOADED = ["**/__pycache__", "**/*.pyc", "**/.git", "**/.venv"]
 #: Tasks are not calls of a quarter of an hour.
 TIMEOUT_SECONDS = 24 * 60 * 60
+#: Of a function, on Modal.
+NAME_LENGTH = 63
 #: Modal's names for what a deployment may say about its containers.
 FUNCTION_OPTIONS = (
     "cpu",
@@ -53,6 +56,8 @@ class Deployment:
     volume_name: str = ""
     #: An image of your own, with Airflow and a Python; without one it is made.
     image: str = ""
+    #: Images that single tasks choose, by the name that they say. Everything else is the same for them.
+    images: dict[str, str] = field(default_factory=dict)
     requirements: list[str] = field(default_factory=list)
     dags: str = ""
     secrets: list[str] = field(default_factory=list)
@@ -76,17 +81,31 @@ def make_app(deployment: Deployment):
     secrets = [modal.Secret.from_name(name, environment_name=environment) for name in deployment.secrets]
     app = modal.App(deployment.app_name)
     options = {"timeout": TIMEOUT_SECONDS, **deployment.function_options}
-    app.function(
-        name=deployment.function_name,
-        image=make_image(deployment),
-        volumes=volumes,
-        secrets=secrets,
-        include_source=False,
-        # Airflow retries tasks; a second run of the same try is refused.
-        retries=0,
-        **options,
-    )(worker.run_workload)
+    functions = {deployment.function_name: deployment}
+    for name, reference in deployment.images.items():
+        functions[_function_of(deployment.function_name, name)] = replace(deployment, image=reference)
+    for name, deployed in functions.items():
+        app.function(
+            name=name,
+            image=make_image(deployed),
+            volumes=volumes,
+            secrets=secrets,
+            include_source=False,
+            # Airflow retries tasks; a second run of the same try is refused.
+            retries=0,
+            **options,
+        )(worker.run_workload)
     return app
+
+
+def _function_of(function_name: str, image: str) -> str:
+    """The function of an image that tasks choose by its name."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", image):
+        raise ValueError(f"no name of an image: {image!r}; letters, digits, dashes, underscores and dots are allowed")
+    name = f"{function_name}_{image}"
+    if len(name) > NAME_LENGTH:
+        raise ValueError(f"the name of image {image!r} is too long: its function {name} may have {NAME_LENGTH} characters")
+    return name
 
 
 def make_image(deployment: Deployment):

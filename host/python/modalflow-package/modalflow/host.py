@@ -30,12 +30,18 @@ def binary() -> str:
     if carried.is_file():
         return str(carried)
     found = shutil.which("modalflow-host")
-    if found:
+    if found and not _is_script(found):
         return found
     raise HostUnavailable(
         "the program modalflow-host is missing: this installation of modalflow has no binary for this machine; "
         f"build it with cargo and name it in {BINARY_VARIABLE}"
     )
+
+
+def _is_script(program: str) -> bool:
+    """Whether it is this package's own command, which would look for the binary again."""
+    with open(program, "rb") as file:
+        return file.read(2) == b"#!"
 
 
 def main() -> None:

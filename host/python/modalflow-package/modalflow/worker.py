@@ -28,16 +28,40 @@ GRACE_SECONDS = 20.0
 _PRIVATE = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_TASK_SECRET")
 
 
+#: Airflow's own program. Two containers may have the same input, since Modal gives it to another when it takes the first for lost:
+#: the Execution API lets one of them begin (409 to the other) and tells them apart by host and process, which are the same in all
+#: of Modal's containers; so the container's id stands for the host. Who is refused empties the file that the workload came in.
+_EXECUTE_WORKLOAD = """\
+import os, sys
+from airflow.sdk.api import client
+from airflow.sdk.execution_time.execute_workload import main
+container = os.environ.get("MODAL_TASK_ID")
+if container:
+    client.get_hostname = lambda: container
+try:
+    main()
+except Exception as error:
+    cause = error
+    while cause is not None and getattr(getattr(cause, "response", None), "status_code", None) != 409:
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        raise
+    print("this try runs elsewhere, or is over:", error, file=sys.stderr)
+    open(sys.argv[-1], "w").close()
+"""
+
+
 def run_workload(call: dict) -> dict:
-    """`call["workload"]` is what the executor sent, as JSON."""
+    """`call["workload"]` is what the executor sent, as JSON. `left` says that the try is not this container's."""
     work = json.loads(call["workload"])
     _note_another_version(work)
     try:
         with _command(work) as command:
             code = _run(command, _environment(work))
+            has_left = "command" not in work and code == 0 and Path(command[-1]).stat().st_size == 0
     finally:
         _commit_logs()
-    return {"exit_code": code}
+    return {"exit_code": code, "left": True} if has_left else {"exit_code": code}
 
 
 def _note_another_version(work: dict) -> None:
@@ -68,7 +92,7 @@ def _command(work: dict):
         user = _user()
         if user is not None:
             os.chown(path, user.pw_uid, user.pw_gid)
-        yield [sys.executable, "-m", "airflow.sdk.execution_time.execute_workload", "--json-path", path]
+        yield [sys.executable, "-c", _EXECUTE_WORKLOAD, "--json-path", path]
     finally:
         Path(path).unlink(missing_ok=True)
 

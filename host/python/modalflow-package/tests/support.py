@@ -25,6 +25,8 @@ FOLDER = Path(_folder.name)
 
 os.environ |= {
     "AIRFLOW_HOME": str(FOLDER / "airflow"),
+    # What `allow_forks` asks for, here before executors import gRPC.
+    "GRPC_ENABLE_FORK_SUPPORT": "1",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__PARALLELISM": "7",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "https://airflow.example.com/execution/",
@@ -85,8 +87,10 @@ class Modal:
 
         modal.Dict.from_name(DICT, create_if_missing=True).hydrate()
         app = modal.App(APP)
-        image = modal.Image.debian_slim().env({"PROBE_DICT": DICT}).add_local_python_source("probe")
-        app.function(name="run_workload", image=image, include_source=False, max_containers=8, timeout=600)(probe.run_workload)
+        image = modal.Image.debian_slim().env({"PROBE_DICT": DICT})
+        app.function(name="run_workload", image=image.add_local_python_source("probe"), include_source=False, max_containers=8, timeout=600)(probe.run_workload)
+        other = image.env({"PROBE_IMAGE": "other"})
+        app.function(name="run_workload_other", image=other.add_local_python_source("probe"), include_source=False, max_containers=8, timeout=600)(probe.run_workload)
         app.deploy()
 
     @classmethod
@@ -107,6 +111,13 @@ def starts(key: TaskInstanceKey) -> int:
     wanted = [key.dag_id, key.task_id, key.run_id, key.try_number]
     found = list(modal.Dict.from_name(DICT).values())
     return sum(entry == wanted or entry == command(key) for entry in found)
+
+
+def image_of(key: TaskInstanceKey) -> str:
+    """Which image the probe found itself on; empty for the one of all tasks."""
+    import modal
+
+    return modal.Dict.from_name(DICT)[f"image of {key.run_id}"]
 
 
 def wait(is_true, what: str, patience: float = PATIENCE) -> None:

@@ -57,6 +57,20 @@ class DeployCase(unittest.TestCase):
         function = modal.Function.from_name(f"modalflow-deploy-{SUFFIX}", "run_workload")
         self.assertTrue(function.hydrate().object_id.startswith("fu-"))
 
+    @unittest.skipIf(LIVE, "an image takes minutes there")
+    def test_each_image_that_tasks_may_choose_has_a_function(self):
+        import modal
+
+        deploy(self.deployment(images={"pandas": "apache/airflow:3.3.2-pandas"}), {})
+        made = [modal.Function.from_name(f"modalflow-deploy-{SUFFIX}", name).hydrate() for name in ("run_workload", "run_workload_pandas")]
+        self.assertEqual(len({function.object_id for function in made}), 2)
+
+    def test_the_name_of_an_image_is_one_of_a_function(self):
+        with self.assertRaisesRegex(ValueError, "no name of an image: 'a b'"):
+            make_app(self.deployment(images={"a b": "python"}))
+        with self.assertRaisesRegex(ValueError, "too long"):
+            make_app(self.deployment(images={"a" * 60: "python"}))
+
     def test_an_unknown_option_is_refused_by_name(self):
         with self.assertRaisesRegex(ValueError, "no option of a function: memroy; there are cpu, memory"):
             make_app(self.deployment(function_options={"memroy": 1}))

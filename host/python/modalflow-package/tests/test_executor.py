@@ -33,8 +33,9 @@ import sys
 import time
 import unittest
 from types import SimpleNamespace
+from unittest import mock
 
-from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, key_of, starts, wait
+from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, image_of, key_of, starts, wait
 
 from airflow.configuration import conf as airflow_conf
 from airflow.models.taskinstancekey import TaskInstanceKey
@@ -124,6 +125,24 @@ class EndCase(Case):
         key = self.queue(executor, "exit_1")
         self.assertEqual(self.end_of(executor, key), ["failed"])
         self.assertEqual(self.info(key), "its process on Modal ended with exit code 1")
+        self.assert_idle(executor)
+
+    def test_a_container_that_leaves_a_try_to_another_ends_nothing(self):
+        executor = self.executor()
+        key = self.queue(executor, "left")
+        self.until(executor, lambda: not executor.calls, "the call's end")
+        self.assertEqual(self.states(key), ["queued"])
+        self.assert_idle(executor)
+
+    @unittest.skipIf(LIVE, "Modal itself redelivers when it likes")
+    def test_a_call_that_is_given_to_a_second_container_ends_nothing(self):
+        executor = self.executor()
+        key = self.queue(executor, "twice")
+        self.call_id(executor, key)
+        wait(lambda: starts(key) == 1, "the first container")
+        stop_containers()
+        self.until(executor, lambda: not executor.calls, "the second one's answer")
+        self.assertEqual((starts(key), self.states(key)), (2, ["queued"]))
         self.assert_idle(executor)
 
     def test_an_exception_is_a_failure(self):
@@ -242,6 +261,15 @@ class AdoptionCase(Case):
         self.assertEqual(starts(key), 1)
         self.assert_idle(second)
 
+    def test_taking_over_is_timed(self):
+        from modalflow.executor import modal_executor
+
+        timed = []
+        timer = modal_executor._stats.timer
+        with mock.patch.object(modal_executor._stats, "timer", lambda name: timed.append(name) or timer(name)):
+            self.assertEqual(self.executor(start=False).try_adopt_task_instances([]), [])
+        self.assertEqual(timed, ["modal_executor.adopt_task_instances.duration"])
+
     def test_a_call_whose_id_was_never_stored_ends_with_its_scheduler(self):
         executor = self.executor()
         key = self.queue(executor, "hang")
@@ -330,11 +358,20 @@ class OptionsCase(Case):
         self.assertEqual(starts(key), 0)
         self.assert_idle(executor)
 
-    def test_an_option_of_the_deployment_is_told_apart(self):
+    def test_a_task_runs_on_the_image_that_it_names(self):
         executor = self.executor()
-        key = self.queue(executor, "succeed", executor_config={"image": "python"})
+        keys = self.queue(executor, "succeed"), self.queue(executor, "succeed", executor_config={"image": "other"})
+        with_more = self.queue(executor, "succeed", executor_config={"image": "other", "timeout": 60})
+        self.assertEqual(self.end_of(executor, *keys, with_more), ["success"] * 3)
+        self.assertEqual([image_of(key) for key in (*keys, with_more)], ["", "other", "other"])
+
+    def test_an_image_that_was_not_deployed_fails_the_task_and_names_those_that_were(self):
+        executor = self.executor()
+        key = self.queue(executor, "succeed", executor_config={"image": "ohter"})
         self.assertEqual(self.end_of(executor, key), ["failed"])
-        self.assertIn("an image belongs to the deployment", self.info(key))
+        self.assertRegex(self.info(key), 'no image "ohter"; deployed are other; .*--image-of ohter=REFERENCE')
+        self.assertEqual(starts(key), 0)
+        self.assert_idle(executor)
 
     def test_what_other_executors_read_minds_nobody(self):
         executor = self.executor()
@@ -427,6 +464,15 @@ class AwayCase(Case):
 
 def task_instance(key: TaskInstanceKey, call_id: str | None):
     return SimpleNamespace(key=key, external_executor_id=call_id, try_number=key.try_number, id="x")
+
+
+def stop_containers() -> None:
+    """Each starts its input again in another one."""
+    modal = [sys.executable, "-m", "modal", "container"]
+    listed = subprocess.run([*modal, "list", "--json"], check=True, capture_output=True, text=True)
+    for container in json.loads(listed.stdout):
+        container_id = next(value for value in container.values() if str(value).startswith("ta-"))
+        subprocess.run([*modal, "stop", "--yes", container_id], check=True, capture_output=True)
 
 
 def end_on_modal(call_id: str) -> str:

@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 import unittest
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
-from support import IS_AIRFLOW_2, TOKEN, key_of, wait
+from support import IS_AIRFLOW_2, TOKEN, key_of, wait, workload
 
 from airflow import __version__ as airflow_version
 
@@ -80,6 +82,47 @@ class ProcessCase(unittest.TestCase):
     @unittest.skipIf(IS_AIRFLOW_2, "Airflow 2 has no workloads")
     def test_a_workload_that_airflow_cannot_read_fails(self):
         self.assertEqual(worker.run_workload(call({"workload": "{}"})), {"exit_code": 1})
+
+    @unittest.skipIf(IS_AIRFLOW_2, "Airflow 2 asks its database")
+    def test_a_try_that_another_container_has_is_left_to_it(self):
+        """Airflow's own program, refused at its start; any other refusal is a failure."""
+        detail = {"reason": "invalid_state", "message": "no", "previous_state": "running"}
+        with self.execution_api(409, {"detail": detail}) as (server, asked):
+            work = {"workload": workload(key_of("hello")).model_dump_json(), "server": server}
+            self.assertEqual(worker.run_workload(call(work)), {"exit_code": 0, "left": True})
+            with mock.patch.dict(os.environ, {"MODAL_TASK_ID": "ta-1"}):
+                worker.run_workload(call(work))
+        self.assertNotEqual(asked[0]["hostname"], "ta-1")
+        self.assertEqual(asked[1]["hostname"], "ta-1")
+        with self.execution_api(404, {"detail": "no such task"}) as (server, _):
+            work = {"workload": workload(key_of("hello")).model_dump_json(), "server": server}
+            self.assertEqual(worker.run_workload(call(work)), {"exit_code": 1})
+
+    @contextmanager
+    def execution_api(self, status: int, answer: dict):
+        """One that answers so to whoever wants to start a task; and what it was asked."""
+        asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PATCH(self):
+                asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                body = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/execution/", asked
+        finally:
+            server.shutdown()
+            server.server_close()
 
     def test_the_exit_code_comes_back(self):
         with mock.patch.object(worker, "_command", lambda work: _command([sys.executable, "-c", "raise SystemExit(3)"])):

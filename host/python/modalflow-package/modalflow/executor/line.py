@@ -23,6 +23,8 @@ ANSWER_SECONDS = 10.0
 OBSERVE_SECONDS = 20.0
 #: Between two tries to get a host, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+#: How long somebody who asks is kept waiting while no host can be started.
+TROUBLE_SECONDS = 5.0
 #: Workloads in one message.
 BATCH = 500
 #: A message may hold the news of thousands of calls. A socket's path is no authority that HTTP/2 allows.
@@ -31,6 +33,12 @@ CHANNEL_OPTIONS = [
     ("grpc.default_authority", "localhost"),
     ("grpc.enable_http_proxy", 0),
 ]
+
+
+def allow_forks() -> None:
+    """For processes that only read: one that is forked off then has a gRPC of its own. To be called before the first request,
+    because gRPC looks at it when it is imported. Not for a scheduler, whose long question each fork would wait for."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
 
 @dataclass
@@ -144,6 +152,20 @@ class Line:
         request = messages.message("LogsRequest")(call_id=call_id, limit=limit)
         return list(self._ask("Logs", request, 30.0).lines)
 
+    def find_files(self, volume: str, start_of_path: str, seconds: float) -> list:
+        """The files of a volume whose paths begin so: each has `path` and `size`. Waits for Modal."""
+        from modalflow.executor import messages
+
+        request = messages.message("FindFilesRequest")(volume=volume, start_of_path=start_of_path)
+        return list(self._ask("FindFiles", request, seconds).files)
+
+    def read_file(self, volume: str, path: str, start: int, length: int, seconds: float) -> bytes:
+        """A part of a volume's file. Waits for Modal."""
+        from modalflow.executor import messages
+
+        request = messages.message("ReadFileRequest")(volume=volume, path=path, start=start, length=length)
+        return self._ask("ReadFile", request, seconds).content
+
     def health(self, seconds: float = 60.0):
         """The host's `HealthResponse`. Waits for Modal."""
         from modalflow.executor import messages
@@ -161,13 +183,15 @@ class Line:
 
     def _ask(self, method: str, request, seconds: float):
         self.start()
-        until = time.monotonic() + seconds
+        started = time.monotonic()
+        until = started + seconds
         while True:
             stub = self._stub
             if stub is not None:
                 left = max(until - time.monotonic(), 0.1)
                 return getattr(stub, method)(request, timeout=left)
-            if time.monotonic() > until:
+            now = time.monotonic()
+            if now > until or self.trouble and now > started + TROUBLE_SECONDS:
                 raise HostUnavailable(self.trouble or "modalflow-host did not start in time")
             time.sleep(0.02)
 

@@ -14,14 +14,17 @@ from uuid import UUID, uuid4
 
 from airflow import __version__ as airflow_version
 from airflow.configuration import conf as airflow_conf
+from airflow.executors import base_executor
 from airflow.executors.base_executor import BaseExecutor
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
 from modalflow.executor import settings as configuration
-from modalflow.executor.line import Ended, Line, Refused, Started
+from modalflow.executor.line import Ended, Line, Refused, Started, allow_forks
 from modalflow.executor.settings import Settings
 
+#: What Airflow's own executors count with; each version keeps it elsewhere.
+_stats = getattr(base_executor, "stats", None) or base_executor.Stats
 AIRFLOW_VERSION = tuple(int(part) for part in airflow_version.split(".")[:2])
 #: How Modal names a function call.
 CALL_ID_PREFIX = "fc-"
@@ -201,7 +204,9 @@ class ModalExecutor(BaseExecutor):
     def _ended(self, call: Call, ended: Ended) -> None:
         if ended.meaning == "RETURNED":
             code = _exit_code(ended.result)
-            if code == 0:
+            if _has_left(ended.result):
+                self._conclude(call, None, "another container runs it, or its try is over")
+            elif code == 0:
                 self._conclude(call, TaskInstanceState.SUCCESS, call.call_id)
             else:
                 what = f"exit code {code}" if code is not None else f"an answer that is not its own: {ended.result!r}"
@@ -251,12 +256,15 @@ class ModalExecutor(BaseExecutor):
     def _target(self):
         if not hasattr(self, "_target_now"):
             # A process that only reads logs has not started us.
+            allow_forks()
             self._target_now = configuration.target(self.settings, self.team_name)
         return self._target_now
 
     def _conclude(self, call: Call, state, info: str) -> None:
         if state == TaskInstanceState.FAILED:
             self.log.error("%s: %s", call.key, info)
+        elif state is None:
+            self.log.warning("%s: %s; its heartbeats say how it goes on", call.key, info)
         self._over.append((call, state, info))
 
     def _tell_ends(self) -> None:
@@ -270,7 +278,10 @@ class ModalExecutor(BaseExecutor):
                 continue
             is_current = self.current.get(call.key) == call.uuid
             self._drop(call, cancel=False)
-            if is_current:
+            if is_current and state is None:
+                # Whatever Airflow were told now would end the try of the container that has it.
+                self.running.discard(call.key)
+            elif is_current:
                 self.change_state(call.key, state, info)
 
     def _drop(self, call: Call, cancel: bool) -> None:
@@ -310,6 +321,10 @@ class ModalExecutor(BaseExecutor):
 
     def try_adopt_task_instances(self, tis: Sequence) -> Sequence:
         """Takes over the calls of a scheduler that is gone. One whose id was never stored can't be found: not taken."""
+        with _stats.timer("modal_executor.adopt_task_instances.duration"):
+            return self._adopt(tis)
+
+    def _adopt(self, tis: Sequence) -> Sequence:
         foreign = []
         for ti in tis:
             if not _is_call_id(ti.external_executor_id):
@@ -353,6 +368,13 @@ def _uuid(assigned: str | None, taken) -> str:
 
 def _is_call_id(text: str | None) -> bool:
     return bool(text) and text.startswith(CALL_ID_PREFIX)
+
+
+def _has_left(result: str) -> bool:
+    try:
+        return bool(json.loads(result).get("left"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def _exit_code(result: str) -> int | None:
