@@ -70,6 +70,7 @@ class HostProcess:
     """A running `modalflow-host executor`, at a socket that only this user can open."""
 
     def __init__(self, target: Target):
+        self.target = target
         self.folder = tempfile.mkdtemp(prefix="modalflow-")
         self.socket = os.path.join(self.folder, "executor.sock")
         self.owner = os.getpid()

@@ -419,15 +419,39 @@ class SettingsCase(Case):
 
     @unittest.skipIf(LIVE, "the emulator's token is known")
     def test_the_connection_has_the_token(self):
-        token = os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
-        os.environ["AIRFLOW_CONN_MODAL_RIGHT"] = f"modal://{token[0]}:{token[1]}@/?environment=main"
-        os.environ["AIRFLOW__MODAL_EXECUTOR__CONN_ID"] = "modal_right"
-        self.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__CONN_ID", "")
-        for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
-            self.addCleanup(os.environ.__setitem__, name, os.environ.pop(name))
+        use_token(self, *take_token(self))
         executor = self.executor()
         key = self.queue(executor, "exit_1")
         self.assertEqual(self.end_of(executor, key), ["failed"])
+
+    @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_a_changed_token_starts_all_tasks_that_the_old_one_could_not(self):
+        right = take_token(self)
+        use_token(self, "ak-old", "as-old")
+        os.environ["AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "False"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP")
+        executor = self.executor()
+        wait(lambda: executor.line._stub is not None, "a host with the old token")
+        use_token(self, *right)
+        keys = [self.queue(executor, "succeed") for _ in range(3)]
+        self.assertEqual(self.end_of(executor, *keys), ["success"] * 3)
+        self.assertEqual([starts(key) for key in keys], [1] * 3)
+        self.assert_idle(executor)
+
+    @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_a_connection_that_cannot_be_read_ends_no_scheduler(self):
+        take_token(self)
+        use_token(self, "ak-old", "as-old")
+        os.environ["AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "False"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP")
+        executor = self.executor()
+        wait(lambda: executor.line._stub is not None, "a host")
+        executor.line._target = lambda: (_ for _ in ()).throw(OSError("the vault is away"))
+        with self.assertLogs("modalflow.executor.line", "ERROR") as said:
+            key = self.queue(executor, "succeed")
+            self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertIn("the vault is away", "".join(said.output))
+        self.assertIn("not signed in", self.info(key))
 
     def test_airflow_knows_the_provider(self):
         from airflow.providers_manager import ProvidersManager
@@ -473,6 +497,19 @@ def stop_containers() -> None:
     for container in json.loads(listed.stdout):
         container_id = next(value for value in container.values() if str(value).startswith("ta-"))
         subprocess.run([*modal, "stop", "--yes", container_id], check=True, capture_output=True)
+def take_token(case) -> tuple[str, str]:
+    """Takes the token out of Modal's variables, until the case is over."""
+    names = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
+    for name in names:
+        case.addCleanup(os.environ.__setitem__, name, os.environ[name])
+    return tuple(os.environ.pop(name) for name in names)
+
+
+def use_token(case, token_id: str, secret: str) -> None:
+    """Puts a token into the connection."""
+    os.environ["AIRFLOW_CONN_MODAL_OF_CASE"] = f"modal://{token_id}:{secret}@/?environment=main"
+    os.environ["AIRFLOW__MODAL_EXECUTOR__CONN_ID"] = "modal_of_case"
+    case.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__CONN_ID", "")
 
 
 def end_on_modal(call_id: str) -> str:

@@ -98,7 +98,8 @@ class Line:
         self._channel = None
         self._stub = None
         self._is_ending = threading.Event()
-        self._renew = threading.Event()
+        #: The connection has another token than the host's: the thread gets another host.
+        self._renew = False
         #: Why there is no host at the moment; empty when there is one.
         self.trouble = ""
 
@@ -130,11 +131,6 @@ class Line:
     def cancel(self, uuid: str, call_id: str) -> None:
         self.start()
         self._inbox.put(("cancel", uuid, call_id))
-
-    def renew(self) -> None:
-        """Has the host started again, with the target as it is now."""
-        self._renew.set()
-        self._inbox.put(("wake",))
 
     def news(self) -> list:
         """What has happened since the last time. Does not wait."""
@@ -228,10 +224,10 @@ class Line:
 
         from modalflow.executor import messages
 
-        if self._process is not None and self._process.is_alive() and not self._renew.is_set():
+        if self._process is not None and self._process.is_alive() and not self._renew:
             return
         self._drop_host()
-        self._renew.clear()
+        self._renew = False
         self._process = HostProcess(self._target())
         self._channel = grpc.insecure_channel(f"unix:{self._process.socket}", options=CHANNEL_OPTIONS)
         try:
@@ -371,8 +367,22 @@ class Line:
             elif what == "refused":
                 refused = observation.refused
                 reason = messages.Refused.Reason.Name(refused.reason)
+                if reason == "SIGNED_OUT" and self._has_new_target():
+                    call.is_sent = False
+                    continue
                 self._news.put(Refused(uuid, reason, refused.message, refused.hint))
                 self._close(uuid)
+
+    def _has_new_target(self) -> bool:
+        """Whether the connection has another token than the one that Modal refused. Then the next host has that, and hears of all
+        calls anew."""
+        try:
+            if not self._renew and self._target() != self._process.target:
+                log.warning("Modal did not take the token; the connection has another one now")
+                self._renew = True
+        except Exception:
+            log.exception("Modal did not take the token, and the connection can't be read")
+        return self._renew
 
     def _close(self, uuid: str) -> None:
         del self._open[uuid]

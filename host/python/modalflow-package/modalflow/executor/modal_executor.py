@@ -82,12 +82,13 @@ class ModalExecutor(BaseExecutor):
         self.current: dict[object, str] = {}
         #: Ends that Airflow is told of in a sync.
         self._over: list[tuple[Call, str, str]] = []
+        self._is_started = False
 
     # Airflow's life cycle.
 
     def start(self) -> None:
         """Starts the host, and looks whether Modal lets us in."""
-        self._target_now = configuration.target(self.settings, self.team_name)
+        self._is_started = True
         url = configuration.execution_api_url(self.settings, self.conf)
         if AIRFLOW_VERSION >= (3,) and configuration.is_out_of_reach(url):
             self.log.warning(
@@ -238,27 +239,12 @@ class ModalExecutor(BaseExecutor):
             self.line.spawn(call.uuid, call.payload, call.executor_config)
 
     def _refused(self, call: Call, refused: Refused) -> None:
-        if refused.reason == "SIGNED_OUT" and self._has_new_credentials():
-            self.log.warning("Modal did not take the token; the connection has another one now")
-            self.line.spawn(call.uuid, call.payload, call.executor_config)
-            return
         hint = f"; {refused.hint}" if refused.hint else ""
         self._conclude(call, TaskInstanceState.FAILED, f"it could not be started on Modal: {refused.message}{hint}")
 
-    def _has_new_credentials(self) -> bool:
-        now = configuration.target(self.settings, self.team_name)
-        if now == self._target_now:
-            return False
-        self._target_now = now
-        self.line.renew()
-        return True
-
     def _target(self):
-        if not hasattr(self, "_target_now"):
-            # A process that only reads logs has not started us.
-            allow_forks()
-            self._target_now = configuration.target(self.settings, self.team_name)
-        return self._target_now
+        """For the line, which asks in a thread of its own: a secrets backend may take its time."""
+        return configuration.target(self.settings, self.team_name)
 
     def _conclude(self, call: Call, state, info: str) -> None:
         if state == TaskInstanceState.FAILED:
@@ -344,6 +330,9 @@ class ModalExecutor(BaseExecutor):
         call_id = ti.external_executor_id
         if not _is_call_id(call_id) or ti.try_number != try_number:
             return [], []
+        if not self._is_started:
+            # A process that only reads logs.
+            allow_forks()
         try:
             lines = self.line.logs(call_id)
         except Exception as error:
