@@ -222,8 +222,11 @@ class Case(unittest.TestCase):
 
     def call_id(self, executor, key: TaskInstanceKey) -> str:
         """The id that Airflow is told of."""
-        self.until(executor, lambda: "queued" in self.states(key), f"the call id of {key}")
-        return next(info for state, info in self.events[key] if state == "queued")
+        self.until(executor, lambda: self.call_ids(key), f"the call id of {key}")
+        return self.call_ids(key)[0]
+
+    def call_ids(self, key: TaskInstanceKey) -> list[str]:
+        return [info for state, info in self.events.get(key, []) if state == "queued" and info.startswith("fc-")]
 
     def assert_idle(self, executor) -> None:
         """Nothing is left of what was run."""

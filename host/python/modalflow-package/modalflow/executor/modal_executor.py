@@ -165,6 +165,8 @@ class ModalExecutor(BaseExecutor):
         call = Call(uuid=_uuid(assigned, self.calls), key=key, payload=self._payload(work))
         self.calls[call.uuid] = call
         self.current[key] = call.uuid
+        if assigned is None:
+            self._tell_no_call(call)
         if executor_config:
             # The host reads and checks it. What is no JSON belongs to another executor (`pod_override`), or is told of by name.
             call.executor_config = json.dumps(executor_config, default=repr)
@@ -191,6 +193,7 @@ class ModalExecutor(BaseExecutor):
                 self._refused(call, news)
         self._start_again()
         self._tell_ends()
+        self._put_ids_last()
 
     def _started(self, call: Call, call_id: str) -> None:
         call.call_id = call_id
@@ -201,6 +204,18 @@ class ModalExecutor(BaseExecutor):
             self.event_buffer[call.key] = (TaskInstanceState.QUEUED, call_id)
         elif type(call.key).__name__ == "CallbackKey":
             self.change_state(call.key, "running", call_id, remove_running=False)
+
+    def _tell_no_call(self, call: Call) -> None:
+        """Has the scheduler store what is no call's id: an earlier try's, or a lost container's, would be adopted after a restart.
+        Airflow 3.2 and later clear and assign the id when they queue a task."""
+        if isinstance(call.key, TaskInstanceKey):
+            self.event_buffer[call.key] = (TaskInstanceState.QUEUED, call.uuid)
+
+    def _put_ids_last(self) -> None:
+        """Of the events of several tries of a task the scheduler heeds the last: not the end of an earlier one."""
+        for key, event in [(key, event) for key, event in self.event_buffer.items() if event[0] == TaskInstanceState.QUEUED]:
+            del self.event_buffer[key]
+            self.event_buffer[key] = event
 
     def _ended(self, call: Call, ended: Ended) -> None:
         if ended.meaning == "RETURNED":
@@ -227,6 +242,8 @@ class ModalExecutor(BaseExecutor):
         pause = min(FIRST_PAUSE * 2 ** (call.faults - 1), LONGEST_PAUSE)
         self.log.warning("No container could run %s: %s; started again in %.0f s", call.key, what, pause)
         call.again_at = time.monotonic() + pause
+        if self.current.get(call.key) == call.uuid:
+            self._tell_no_call(call)
 
     def _start_again(self) -> None:
         now = time.monotonic()
