@@ -12,6 +12,7 @@ from support import FOLDER, LIVE, SUFFIX, Modal
 
 from modalflow import deploy as deployment_module
 from modalflow.deploy import Deployment, _ignore, deploy, make_app, make_image
+from modalflow.executor.settings import LOGS
 from modalflow.same_airflow import variables_of
 
 
@@ -47,15 +48,24 @@ class DeployCase(unittest.TestCase):
         requirements = FOLDER / "requirements.txt"
         requirements.write_text("humanize==4.9.0\n")
         modal.Secret.objects.create("probe-secret", {"WORD": "hush"}, allow_existing=True)
-        app_id = deploy(
-            self.deployment(
-                requirements=[str(requirements)],
-                secrets=["probe-secret"],
-                volume_name="probe-logs",
-                function_options={"cpu": 2.0, "memory": 1024, "region": "us-east", "timeout": 1200},
-            ),
-            {},
+        options = {"cpu": 2.0, "memory": 1024, "region": "us-east", "timeout": 1200}
+        deployment = self.deployment(
+            requirements=[str(requirements)], secrets=["probe-secret"], volume_name="probe-logs", function_options=options
         )
+        # Modal's client sees all of it, and deploys it.
+        function, install = modal.App.function, modal.Image.uv_pip_install
+        with mock.patch.object(modal.App, "function", autospec=True, side_effect=function) as functions:
+            with mock.patch.object(modal.Image, "uv_pip_install", autospec=True, side_effect=install) as installed:
+                app_id = deploy(deployment, {})
+        (made,) = [call.kwargs for call in functions.call_args_list]
+        self.assertEqual({name: made[name] for name in options}, options)
+        self.assertEqual((made["name"], made["retries"]), ("run_workload", 0))
+        self.assertEqual([secret.name for secret in made["secrets"]], ["probe-secret"])
+        self.assertEqual({path: volume.name for path, volume in made["volumes"].items()}, {LOGS: "probe-logs"})
+        self.assertEqual([volume.object_id[:3] for volume in made["volumes"].values()], ["vo-"])
+        airflow, ours = installed.call_args_list
+        self.assertIn("apache-airflow==3.3.2", airflow.args)
+        self.assertEqual(ours.kwargs["requirements"], [str(requirements)])
         self.assertTrue(app_id.startswith("ap-"))
         function = modal.Function.from_name(f"modalflow-deploy-{SUFFIX}", "run_workload")
         self.assertTrue(function.hydrate().object_id.startswith("fu-"))
