@@ -82,13 +82,13 @@ class ModalExecutor(BaseExecutor):
         self.current: dict[object, str] = {}
         #: Ends that Airflow is told of in a sync.
         self._over: list[tuple[Call, str, str]] = []
-        self._is_started = False
+        self._is_started = self._is_ending = False
 
     # Airflow's life cycle.
 
     def start(self) -> None:
         """Starts the host, and looks whether Modal lets us in."""
-        self._is_started = True
+        self._is_started, self._is_ending = True, False
         url = configuration.execution_api_url(self.settings, self.conf)
         if AIRFLOW_VERSION >= (3,) and configuration.is_out_of_reach(url):
             self.log.warning(
@@ -119,16 +119,22 @@ class ModalExecutor(BaseExecutor):
 
     def end(self) -> None:
         """Leaves. What runs goes on and is adopted by the next scheduler; [modal_executor] end_wait_timeout waits for it."""
+        self._is_ending = True
         until = time.monotonic() + self.settings.end_wait_timeout
-        while self.calls and time.monotonic() < until:
-            self.sync()
-            time.sleep(0.2)
         self.sync()
+        while self._awaits_ends() and time.monotonic() < until:
+            time.sleep(0.2)
+            self.sync()
         for call in list(self.calls.values()):
             # Nobody could ever find these again: their ids are not in the database.
             if not call.call_id or self._is_id_untold(call):
                 self._drop(call, cancel=True)
         self.line.stop()
+
+    def _awaits_ends(self) -> bool:
+        """Whether a call runs. An end that follows the id in the same sync stays untold: nobody takes events any more."""
+        over = {call.uuid for call, _, _ in self._over}
+        return any(call.uuid not in over and call.again_at is None for call in self.calls.values())
 
     def terminate(self) -> None:
         """Ends everything that runs, now."""
@@ -169,7 +175,12 @@ class ModalExecutor(BaseExecutor):
             self._tell_no_call(call)
         if executor_config:
             # The host reads and checks it. What is no JSON belongs to another executor (`pod_override`), or is told of by name.
-            call.executor_config = json.dumps(executor_config, default=repr)
+            try:
+                call.executor_config = json.dumps(executor_config, default=repr)
+            except Exception as error:
+                # Keys that are no text, circles, objects that can't be shown: this task's fault, no other's.
+                self._conclude(call, TaskInstanceState.FAILED, f"its executor_config can't be sent to Modal: {error}")
+                return
         self.line.spawn(call.uuid, call.payload, call.executor_config)
 
     def _payload(self, work: dict) -> str:
@@ -191,7 +202,8 @@ class ModalExecutor(BaseExecutor):
                 self._ended(call, news)
             elif isinstance(news, Refused):
                 self._refused(call, news)
-        self._start_again()
+        if not self._is_ending:
+            self._start_again()
         self._tell_ends()
         self._put_ids_last()
 
