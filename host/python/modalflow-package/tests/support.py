@@ -106,11 +106,15 @@ class Modal:
 
 def starts(key: TaskInstanceKey) -> int:
     """How often the probe began with this task."""
+    return len(calls_of(key))
+
+
+def calls_of(key: TaskInstanceKey) -> list[str]:
+    """The ids of the calls that the probe began with this task."""
     import modal
 
-    wanted = [key.dag_id, key.task_id, key.run_id, key.try_number]
-    found = list(modal.Dict.from_name(DICT).values())
-    return sum(entry == wanted or entry == command(key) for entry in found)
+    wanted = [key.dag_id, key.task_id, key.run_id, key.try_number], command(key)
+    return [name.split()[0] for name, entry in modal.Dict.from_name(DICT).items() if entry in wanted]
 
 
 def image_of(key: TaskInstanceKey) -> str:

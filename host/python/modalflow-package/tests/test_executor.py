@@ -30,18 +30,23 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from unittest import mock
 
-from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, image_of, key_of, starts, wait
+import grpc
+
+from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, calls_of, image_of, key_of, starts, wait
 
 from airflow.configuration import conf as airflow_conf
 from airflow.models.taskinstancekey import TaskInstanceKey
 
 from modalflow.executor.line import Ended, Started
 from modalflow.executor.modal_executor import AIRFLOW_VERSION, ModalExecutor
+from modalflow.host import HostProcess, HostUnavailable, Target
 
 
 def setUpModule():
@@ -171,6 +176,34 @@ class EndCase(Case):
         self.assertIn("does not know the call", self.info(ti.key))
 
 
+    @unittest.skipIf(LIVE, "Modal itself is not replaced")
+    def test_a_call_that_modal_lets_nobody_ask_for_is_a_failure(self):
+        """It belongs to the workspace of an earlier token, say: asking again changes nothing, and its slot is needed."""
+
+        class Refusing(grpc.GenericRpcHandler):
+            def service(self, details):
+                def answer(request, context):
+                    if details.method.endswith("FunctionGetOutputs"):
+                        context.abort(grpc.StatusCode.PERMISSION_DENIED, "the call is another workspace's")
+                    return b""
+
+                return grpc.unary_unary_rpc_method_handler(answer)
+
+        server = grpc.server(ThreadPoolExecutor(2))
+        server.add_generic_rpc_handlers([Refusing()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        self.addCleanup(server.stop, None)
+        there = {"MODAL_SERVER_URL": f"http://127.0.0.1:{port}", "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False"}
+        with mock.patch.dict(os.environ, there):
+            executor = self.executor()
+            ti = task_instance(key_of("succeed"), "fc-01J0000000000000000000000A")
+            executor.try_adopt_task_instances([ti])
+            self.assertEqual(self.end_of(executor, ti.key), ["failed"])
+        self.assertIn("the call is another workspace's", self.info(ti.key))
+        self.assert_idle(executor)
+
+
 class HeartbeatCase(Case):
     def test_a_heartbeat_waits_for_nobody(self):
         executor = self.executor()
@@ -200,6 +233,7 @@ class HeartbeatCase(Case):
         )
         last = self.queue(executor, "exit_1")
         self.assertEqual(self.end_of(executor, last), ["failed"])
+        self.assertTrue(asked)
         self.assertTrue(all(calls >= 7 for calls in asked), asked)
         self.assertLess(len(asked), 12)
         executor.terminate()
@@ -222,6 +256,11 @@ class TakenBackCase(Case):
         executor.revoke_task(ti=task_instance(key, None))
         self.beat(executor)
         self.assert_idle(executor)
+        # Long enough for the other to begin as well; the host leaves when what shall end has ended.
+        self.end_of(executor, self.queue(executor, "slow"))
+        executor.line.stop()
+        calls = calls_of(key)
+        self.assertEqual([end_on_modal(call_id) for call_id in calls], ["cancelled"] * len(calls))
 
     @unittest.skipUnless(IS_AIRFLOW_2, "Airflow 3 revokes each")
     def test_stuck_tasks_are_cleaned_up(self):
@@ -330,6 +369,31 @@ class AdoptionCase(Case):
         executor.end()
         self.assertEqual(executor.event_buffer[key][0], "success")
 
+    def test_end_waits_for_nothing_that_is_over(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT"] = "120"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT")
+        executor = self.executor()
+        self.queue(executor, "succeed")
+        # It begins and ends between two looks of the scheduler.
+        wait(lambda: not executor.line._open and executor.line._news.qsize() == 2, "the end")
+        began = time.monotonic()
+        executor.end()
+        self.assertLess(time.monotonic() - began, 60)
+
+    def test_nothing_is_started_again_while_the_scheduler_ends(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT"] = "120"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT")
+        executor = self.executor(start=False)
+        spawned = []
+        executor.line.spawn = lambda uuid, *_: spawned.append(uuid)
+        self.queue(executor, "hang")
+        (uuid,) = executor.calls
+        executor.line._news.put(Ended(uuid, "PLATFORM_FAULT", "no container", "", "fc-1"))
+        began = time.monotonic()
+        executor.end()
+        self.assertLess(time.monotonic() - began, 60)
+        self.assertEqual(spawned, [uuid])
+
     def test_the_host_ends_with_its_owner(self):
         script = (
             "import os, sys, time\n"
@@ -337,21 +401,31 @@ class AdoptionCase(Case):
             "executor = support.ModalExecutor()\n"
             "executor.start()\n"
             "support.wait(lambda: executor.line._stub is not None, 'a host')\n"
-            "print(executor.line._process.process.pid, flush=True)\n"
+            "print(executor.line._process.process.pid, executor.line._process.folder, flush=True)\n"
             "time.sleep(600)\n"
         )
         environment = {**os.environ, "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False"}
         owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment, cwd=os.path.dirname(__file__))
-        host = 0
+        host, folder = 0, ""
         for line in owner.stdout:
-            if line.strip().isdigit():
-                host = int(line)
+            if line.split(" ")[0].isdigit():
+                host, folder = int(line.split()[0]), line.split()[1]
                 break
         self.assertTrue(is_alive(host))
+        self.assertTrue(os.path.isdir(folder))
         owner.kill()
         owner.wait()
         owner.stdout.close()
         wait(lambda: not is_alive(host), "the host's end", 10)
+        self.assertFalse(os.path.exists(folder))
+
+    def test_a_missing_host_leaves_no_folder(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, folder)
+        missing = mock.patch("modalflow.host.binary", side_effect=HostUnavailable("there is none"))
+        with mock.patch("tempfile.tempdir", folder), missing, self.assertRaises(HostUnavailable):
+            HostProcess(Target("app", "function"))
+        self.assertEqual(os.listdir(folder), [])
 
 
 class LogCase(Case):
@@ -383,6 +457,17 @@ class LogCase(Case):
         messages, logs = executor.get_task_log(task_instance(key_of("hang"), "fc-1"), 1)
         self.assertEqual(logs, [])
         self.assertIn("the wire is cut", messages[0])
+
+
+    def test_a_host_that_waits_for_modal_too_long_is_told_in_words(self):
+        executor = self.executor()
+        host = executor.line._process.process.pid
+        os.kill(host, signal.SIGSTOP)
+        try:
+            with self.assertRaisesRegex(HostUnavailable, "^Modal did not answer within 1 s$"):
+                executor.line.health(1.0)
+        finally:
+            os.kill(host, signal.SIGCONT)
 
 
 class OptionsCase(Case):
@@ -420,6 +505,17 @@ class OptionsCase(Case):
         key = self.queue(executor, "exit_1", executor_config={"pod_override": {"spec": {}}})
         self.assertEqual(self.end_of(executor, key), ["failed"])
         self.assertEqual(starts(key), 1)
+
+
+    def test_what_cannot_be_sent_fails_its_task_alone(self):
+        executor = self.executor()
+        circle = {}
+        circle["itself"] = circle
+        wrong = [self.queue(executor, "succeed", executor_config=config) for config in ({("a", "b"): 1}, circle)]
+        right = self.queue(executor, "succeed")
+        self.assertEqual(self.end_of(executor, *wrong, right), ["failed", "failed", "success"])
+        self.assertIn("its executor_config can't be sent to Modal", self.info(wrong[0]))
+        self.assert_idle(executor)
 
 
 class SettingsCase(Case):
@@ -481,6 +577,28 @@ class SettingsCase(Case):
         self.assert_idle(executor)
 
     @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_a_changed_token_follows_all_tasks_that_the_old_one_could_not(self):
+        right = take_token(self)
+        use_token(self, *right)
+        executor = self.executor()
+        keys = [self.queue(executor, "slow") for _ in range(7)]
+        for key in keys:
+            self.call_id(executor, key)
+        use_token(self, "ak-revoked", "as-revoked")
+        heard = []
+        has_new_target = executor.line._has_new_target
+        executor.line._has_new_target = lambda: heard.append(has_new_target()) or heard[-1]
+        with mock.patch("modalflow.executor.line.OBSERVE_SECONDS", 1.0):
+            # The next host has the token that Modal does not take.
+            os.kill(executor.line._process.process.pid, signal.SIGKILL)
+            self.until(executor, lambda: heard, "that the token is revoked")
+            self.assertEqual((heard[0], executor.slots_available), (False, 0))
+            use_token(self, *right)
+            self.assertEqual(self.end_of(executor, *keys), ["success"] * 7)
+        self.assertEqual([starts(key) for key in keys], [1] * 7)
+        self.assert_idle(executor)
+
+    @unittest.skipIf(LIVE, "the emulator's token is known")
     def test_a_connection_that_cannot_be_read_ends_no_scheduler(self):
         take_token(self)
         use_token(self, "ak-old", "as-old")
@@ -526,6 +644,19 @@ class AwayCase(Case):
         self.assertEqual(self.end_of(executor, *running, *late), ["success"] * 4)
         self.assertEqual([starts(key) for key in running + late], [1] * 4)
         self.assert_idle(executor)
+
+
+class DeployedAgainCase(Case):
+    def test_an_app_that_was_stopped_and_deployed_again_is_found(self):
+        executor = self.executor()
+        small = {"memory": 256}
+        before = [self.queue(executor, "succeed"), self.queue(executor, "succeed", executor_config=small)]
+        self.assertEqual(self.end_of(executor, *before), ["success"] * 2)
+        subprocess.run([sys.executable, "-m", "modal", "app", "stop", "--yes", APP], check=True, capture_output=True)
+        Modal.deploy()
+        after = [self.queue(executor, "succeed"), self.queue(executor, "succeed", executor_config=small)]
+        self.assertEqual(self.end_of(executor, *after), ["success"] * 2)
+        self.assertEqual([starts(key) for key in before + after], [1] * 4)
 
 
 def task_instance(key: TaskInstanceKey, call_id: str | None):

@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 
 #: One answer of the host to a request that needs no one else.
 ANSWER_SECONDS = 10.0
+#: The host looks for Modal for 63 s, and then says why there is none.
+HEALTH_SECONDS = 75.0
+#: Somebody waits for a page meanwhile.
+LOGS_SECONDS = 10.0
 #: The longest that one question for news waits at the host.
 OBSERVE_SECONDS = 20.0
 #: Between two tries to get a host, at first and at most.
@@ -146,7 +150,7 @@ class Line:
         from modalflow.executor import messages
 
         request = messages.message("LogsRequest")(call_id=call_id, limit=limit)
-        return list(self._ask("Logs", request, 30.0).lines)
+        return list(self._ask_for_words("Logs", request, LOGS_SECONDS).lines)
 
     def find_files(self, volume: str, start_of_path: str, seconds: float) -> list:
         """The files of a volume whose paths begin so: each has `path` and `size`. Waits for Modal."""
@@ -162,11 +166,11 @@ class Line:
         request = messages.message("ReadFileRequest")(volume=volume, path=path, start=start, length=length)
         return self._ask("ReadFile", request, seconds).content
 
-    def health(self, seconds: float = 60.0):
+    def health(self, seconds: float = HEALTH_SECONDS):
         """The host's `HealthResponse`. Waits for Modal."""
         from modalflow.executor import messages
 
-        return self._ask("Health", messages.message("HealthRequest")(), seconds)
+        return self._ask_for_words("Health", messages.message("HealthRequest")(), seconds)
 
     def stop(self, seconds: float = 10.0) -> None:
         """Says what is left to be said, ends the host and the thread. Calls on Modal go on."""
@@ -176,6 +180,17 @@ class Line:
         self._inbox.put(("wake",))
         self._thread.join(seconds)
         self._thread = None
+
+    def _ask_for_words(self, method: str, request, seconds: float):
+        """The same, and what is wrong in words for a user."""
+        import grpc
+
+        try:
+            return self._ask(method, request, seconds)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise HostUnavailable(f"Modal did not answer within {seconds:.0f} s") from error
+            raise HostUnavailable(_words(error)) from error
 
     def _ask(self, method: str, request, seconds: float):
         self.start()
@@ -228,7 +243,11 @@ class Line:
             return
         self._drop_host()
         self._renew = False
-        self._process = HostProcess(self._target())
+        try:
+            target = self._target()
+        except Exception as error:
+            raise HostUnavailable(f"Modal's connection can't be read: {error!r}") from error
+        self._process = HostProcess(target)
         self._channel = grpc.insecure_channel(f"unix:{self._process.socket}", options=CHANNEL_OPTIONS)
         try:
             grpc.channel_ready_future(self._channel).result(timeout=ANSWER_SECONDS)
@@ -263,7 +282,10 @@ class Line:
             self._note(item)
         if asked is not None:
             if asked.done():
-                self._hear(asked.result().observations)
+                answer = asked.result()
+                self._hear(answer.observations)
+                if answer.signed_out:
+                    self._has_new_target()
             else:
                 asked.cancel()
         return False
