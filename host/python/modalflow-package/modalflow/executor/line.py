@@ -5,6 +5,7 @@ The executor hands in what it wants and takes out what has happened; neither eve
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import queue
@@ -369,6 +370,8 @@ class Line:
     def _hear(self, observations) -> None:
         from modalflow.executor import messages
 
+        # A secrets backend is asked once for all.
+        has_new_target = functools.cache(self._has_new_target)
         for observation in observations:
             uuid, what = observation.key, observation.WhichOneof("what")
             call = self._open.get(uuid)
@@ -389,7 +392,7 @@ class Line:
             elif what == "refused":
                 refused = observation.refused
                 reason = messages.Refused.Reason.Name(refused.reason)
-                if reason == "SIGNED_OUT" and self._has_new_target():
+                if reason == "SIGNED_OUT" and has_new_target():
                     call.is_sent = False
                     continue
                 self._news.put(Refused(uuid, reason, refused.message, refused.hint))
