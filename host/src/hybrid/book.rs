@@ -20,6 +20,8 @@ pub(super) enum State {
 struct Entry {
     state: State,
     wish: Wish,
+    /// Modal does not let us ask for it.
+    is_signed_out: bool,
 }
 
 /// What the caller wants with a call that is being started.
@@ -59,8 +61,14 @@ impl Book {
         if entries.contains_key(&key) {
             return false;
         }
-        let wish = Wish::Follow;
-        entries.insert(key, Entry { state, wish });
+        entries.insert(
+            key,
+            Entry {
+                state,
+                wish: Wish::Follow,
+                is_signed_out: false,
+            },
+        );
         true
     }
 
@@ -88,6 +96,18 @@ impl Book {
             Wish::Cancel => {}
         }
         wish
+    }
+
+    /// Notes whether Modal lets us ask for a call.
+    pub(super) fn note_signed_out(&self, key: Uuid, is_signed_out: bool) {
+        if let Some(entry) = self.entries().get_mut(&key) {
+            entry.is_signed_out = is_signed_out;
+        }
+    }
+
+    /// Whether there is a call that Modal does not let us ask for.
+    pub(super) fn is_signed_out(&self) -> bool {
+        self.entries().values().any(|entry| entry.is_signed_out)
     }
 
     /// Strikes a call out that has been cancelled.

@@ -47,17 +47,26 @@ impl Calls {
         executor_config: &str,
     ) -> Result<String, Error> {
         let config = variant::read(executor_config)?;
-        let function_id = self.handle(&config).await?.function_id;
-        let client = self.client().await?;
-        let spawned = executor::start(client, &function_id, payload, key).await;
-        match spawned {
-            Ok(call_id) => Ok(call_id),
-            Err(source) => {
-                // A new deployment has new ids: looked up again next time.
-                self.found.lock().await.clear();
-                Err(Error::Spawn(source))
-            }
+        let mut started = self.call(key, payload, &config).await;
+        if matches!(&started, Err(Error::Spawn(error)) if error.is_not_found()) {
+            // A new deployment has new ids.
+            self.found.lock().await.clear();
+            started = self.call(key, payload, &config).await;
         }
+        started
+    }
+
+    async fn call(
+        &self,
+        key: Uuid,
+        payload: &str,
+        config: &ExecutorConfig,
+    ) -> Result<String, Error> {
+        let function_id = self.handle(config).await?.function_id;
+        let client = self.client().await?;
+        executor::start(client, &function_id, payload, key)
+            .await
+            .map_err(Error::Spawn)
     }
 
     /// The result of a call, waited for up to `wait`.

@@ -46,13 +46,29 @@ pub(super) fn unknown(call_id: &str) -> Ended {
     }
 }
 
+/// The end of a call that can't be followed any more.
+pub(super) fn lost(call_id: &str, error: &Error) -> Ended {
+    let (message, hint) = words(error);
+    let hint = if hint.is_empty() {
+        hint
+    } else {
+        format!(" ({hint})")
+    };
+    Ended {
+        meaning: Meaning::Died.into(),
+        what: format!("{message}{hint}"),
+        result: String::new(),
+        call_id: call_id.to_owned(),
+        container_id: String::new(),
+    }
+}
+
 /// Why a workload could not be started.
 pub(super) fn refused(error: &Error) -> Refused {
     let (message, hint) = words(error);
     let reason = match error.modal() {
-        Some(modal_api::Error::Unauthenticated(_) | modal_api::Error::PermissionDenied(_)) => {
-            Reason::SignedOut
-        }
+        _ if error.is_signed_out() => Reason::SignedOut,
+        Some(modal_api::Error::PermissionDenied(_)) => Reason::SignedOut,
         Some(modal) if modal.is_passing() => Reason::Away,
         _ => Reason::Invalid,
     };

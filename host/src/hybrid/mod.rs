@@ -125,6 +125,14 @@ impl Error {
         self.modal().is_some_and(modal_api::Error::is_passing)
     }
 
+    /// Whether the same may succeed with another token.
+    fn is_signed_out(&self) -> bool {
+        matches!(
+            self.modal(),
+            Some(modal_api::Error::Unauthenticated(_) | modal_api::Error::NoToken { .. })
+        )
+    }
+
     fn is_not_found(&self) -> bool {
         self.modal().is_some_and(modal_api::Error::is_not_found)
     }
@@ -158,6 +166,10 @@ pub async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> Result
     };
     let _ = tokio::time::timeout(LAST_WORDS, work.finish_cancelling()).await;
     let _ = std::fs::remove_file(&settings.socket);
+    if let Some(folder) = settings.socket.parent() {
+        // The caller made it for the socket alone. Only when nothing else is in it.
+        let _ = std::fs::remove_dir(folder);
+    }
     served.map_err(Error::Serve)
 }
 

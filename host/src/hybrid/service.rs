@@ -109,7 +109,11 @@ impl executor_server::Executor for Service {
         let observations = tokio::time::timeout(wait, until_news)
             .await
             .unwrap_or_default();
-        Ok(Response::new(ObserveResponse { observations }))
+        let signed_out = observations.is_empty() && self.work.book.is_signed_out();
+        Ok(Response::new(ObserveResponse {
+            observations,
+            signed_out,
+        }))
     }
 
     async fn forget(

@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// One long poll; the server answers at once when the call ends.
 const POLL: Duration = Duration::from_secs(50);
-/// Between two polls when the server can't be reached.
+/// Between the first two polls when the server can't be reached; doubles with each, to the longest pause.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two looks whether a call that shall end has been started.
 const LOOK: Duration = Duration::from_millis(20);
@@ -155,25 +155,35 @@ impl Work {
         }
     }
 
-    /// Waits for the end of a call; `None` when the caller has lost interest.
+    /// Waits for the end of a call; `None` when the caller has lost interest. While Modal is away or does not take the token, nobody
+    /// knows better than to ask on: the call goes on there.
     async fn end_of(&self, key: Uuid, call_id: &str) -> Option<Ended> {
+        let mut pause = PAUSE;
         loop {
             self.book.state(key)?;
             match self.calls.result(call_id, POLL).await {
-                Ok(modal_api::CallStatus::Pending) => {}
+                Ok(modal_api::CallStatus::Pending) => {
+                    self.book.note_signed_out(key, false);
+                    pause = PAUSE;
+                }
                 Ok(modal_api::CallStatus::Ended(result)) => {
                     return Some(ended::ended(call_id, &result));
                 }
                 Ok(modal_api::CallStatus::Expired) => return Some(ended::unknown(call_id)),
                 Err(error) if error.is_not_found() => return Some(ended::unknown(call_id)),
-                Err(error) => {
-                    tracing::warn!(
-                        call_id,
-                        error = &error as &dyn std::error::Error,
-                        "cannot follow a call"
-                    );
-                    tokio::time::sleep(PAUSE).await;
+                Err(error) if error.is_passing() || error.is_signed_out() => {
+                    self.book.note_signed_out(key, error.is_signed_out());
+                    if pause == PAUSE {
+                        tracing::warn!(
+                            call_id,
+                            error = &error as &dyn std::error::Error,
+                            "cannot follow a call; tried until it can be"
+                        );
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+                Err(error) => return Some(ended::lost(call_id, &error)),
             }
         }
     }

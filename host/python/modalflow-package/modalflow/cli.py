@@ -47,11 +47,18 @@ def deploy(args) -> None:
     from airflow import __version__ as airflow_version
     from airflow.configuration import conf
 
-    from modalflow.deploy import Deployment, deploy
+    from modalflow.deploy import DAGS, Deployment, deploy
     from modalflow.executor.settings import Settings, target
+    from modalflow.same_airflow import variables_of
 
     settings = Settings.read(conf)
     where = target(settings)
+    dags = conf.get("core", "dags_folder") if args.dags is None else args.dags
+    given = _pairs(args.variable, "--variable", "NAME=VALUE")
+    try:
+        same = variables_of(conf, dags, DAGS, given)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     deployment = Deployment(
         app_name=settings.app_name,
         function_name=settings.function_name,
@@ -61,9 +68,9 @@ def deploy(args) -> None:
         image=args.image,
         images=_pairs(args.image_of, "--image-of", "NAME=REFERENCE"),
         requirements=args.requirement,
-        dags=conf.get("core", "dags_folder") if args.dags is None else args.dags,
+        dags=dags,
         secrets=list(settings.secrets),
-        variables=_pairs(args.variable, "--variable", "NAME=VALUE"),
+        variables={**same, **given},
         function_options=settings.function_options,
     )
     try:

@@ -70,6 +70,8 @@ class HostProcess:
     """A running `modalflow-host executor`, at a socket that only this user can open."""
 
     def __init__(self, target: Target):
+        self.target = target
+        program = binary()
         self.folder = tempfile.mkdtemp(prefix="modalflow-")
         self.socket = os.path.join(self.folder, "executor.sock")
         self.owner = os.getpid()
@@ -78,7 +80,7 @@ class HostProcess:
         arguments += ["--environment", target.environment, "--deployed", target.deployed]
         try:
             self.process = subprocess.Popen(
-                [binary(), "executor", *arguments],
+                [program, "executor", *arguments],
                 # What goes wrong between the host and Modal belongs into the scheduler's log.
                 env={"MODALFLOW_LOG": "error,modalflow_host=warn,modal_api=warn", **os.environ, **target.variables},
                 stdin=subprocess.DEVNULL,

@@ -27,14 +27,16 @@ GRACE_SECONDS = 20.0
 #: Of the container, not of the task: it speaks for the container.
 _PRIVATE = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_TASK_SECRET")
 
-
 #: Airflow's own program. Two containers may have the same input, since Modal gives it to another when it takes the first for lost:
 #: the Execution API lets one of them begin (409 to the other) and tells them apart by host and process, which are the same in all
 #: of Modal's containers; so the container's id stands for the host. Who is refused empties the file that the workload came in.
+#: The program prints the workload, in Airflow 3.1 with the task's token: whoever may read logs could read that.
 _EXECUTE_WORKLOAD = """\
 import os, sys
+from airflow.executors import workloads
 from airflow.sdk.api import client
 from airflow.sdk.execution_time.execute_workload import main
+workloads.ExecuteTask.model_fields["token"].repr = False
 container = os.environ.get("MODAL_TASK_ID")
 if container:
     client.get_hostname = lambda: container
@@ -101,6 +103,9 @@ def _environment(work: dict) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in _PRIVATE}
     if work.get("server"):
         environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = work["server"]
+    if "command" in work:
+        # Airflow 2 sends what a task prints to the log file alone, unless it is told that this is a container.
+        environment["AIRFLOW_IS_EXECUTOR_CONTAINER"] = "True"
     user = _user()
     if user is not None:
         environment.update(HOME=user.pw_dir, USER=user.pw_name, LOGNAME=user.pw_name)

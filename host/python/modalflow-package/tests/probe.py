@@ -17,7 +17,7 @@ def run_workload(call):
     else:
         task, key = work["command"][4], work["command"]
     starts = modal.Dict.from_name(os.environ["PROBE_DICT"])
-    starts[str(uuid.uuid4())] = key
+    starts[f"{modal.current_function_call_id()} {uuid.uuid4()}"] = key
     starts[f"image of {key[5] if 'command' in work else key[2]}"] = os.environ.get("PROBE_IMAGE", "")
     print(f"{task} begins", flush=True)
     what = task.split(".")[0]

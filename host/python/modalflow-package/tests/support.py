@@ -106,11 +106,15 @@ class Modal:
 
 def starts(key: TaskInstanceKey) -> int:
     """How often the probe began with this task."""
+    return len(calls_of(key))
+
+
+def calls_of(key: TaskInstanceKey) -> list[str]:
+    """The ids of the calls that the probe began with this task."""
     import modal
 
-    wanted = [key.dag_id, key.task_id, key.run_id, key.try_number]
-    found = list(modal.Dict.from_name(DICT).values())
-    return sum(entry == wanted or entry == command(key) for entry in found)
+    wanted = [key.dag_id, key.task_id, key.run_id, key.try_number], command(key)
+    return [name.split()[0] for name, entry in modal.Dict.from_name(DICT).items() if entry in wanted]
 
 
 def image_of(key: TaskInstanceKey) -> str:
@@ -222,8 +226,11 @@ class Case(unittest.TestCase):
 
     def call_id(self, executor, key: TaskInstanceKey) -> str:
         """The id that Airflow is told of."""
-        self.until(executor, lambda: "queued" in self.states(key), f"the call id of {key}")
-        return next(info for state, info in self.events[key] if state == "queued")
+        self.until(executor, lambda: self.call_ids(key), f"the call id of {key}")
+        return self.call_ids(key)[0]
+
+    def call_ids(self, key: TaskInstanceKey) -> list[str]:
+        return [info for state, info in self.events.get(key, []) if state == "queued" and info.startswith("fc-")]
 
     def assert_idle(self, executor) -> None:
         """Nothing is left of what was run."""

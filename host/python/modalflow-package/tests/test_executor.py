@@ -30,17 +30,23 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from unittest import mock
 
-from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, image_of, key_of, starts, wait
+import grpc
+
+from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, calls_of, image_of, key_of, starts, wait
 
 from airflow.configuration import conf as airflow_conf
 from airflow.models.taskinstancekey import TaskInstanceKey
 
+from modalflow.executor.line import Ended, Started
 from modalflow.executor.modal_executor import AIRFLOW_VERSION, ModalExecutor
+from modalflow.host import HostProcess, HostUnavailable, Target
 
 
 def setUpModule():
@@ -117,7 +123,9 @@ class EndCase(Case):
         executor = self.executor()
         key = self.queue(executor, "succeed")
         self.end_of(executor, key)
-        self.assertEqual(self.states(key), ["queued", "success"])
+        # First what is no call's id, unless the call had begun by then.
+        self.assertEqual(self.states(key)[-2:], ["queued", "success"])
+        self.assertEqual(len(self.call_ids(key)), 1)
         self.assert_idle(executor)
 
     def test_exit_1_is_a_failure(self):
@@ -168,6 +176,34 @@ class EndCase(Case):
         self.assertIn("does not know the call", self.info(ti.key))
 
 
+    @unittest.skipIf(LIVE, "Modal itself is not replaced")
+    def test_a_call_that_modal_lets_nobody_ask_for_is_a_failure(self):
+        """It belongs to the workspace of an earlier token, say: asking again changes nothing, and its slot is needed."""
+
+        class Refusing(grpc.GenericRpcHandler):
+            def service(self, details):
+                def answer(request, context):
+                    if details.method.endswith("FunctionGetOutputs"):
+                        context.abort(grpc.StatusCode.PERMISSION_DENIED, "the call is another workspace's")
+                    return b""
+
+                return grpc.unary_unary_rpc_method_handler(answer)
+
+        server = grpc.server(ThreadPoolExecutor(2))
+        server.add_generic_rpc_handlers([Refusing()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        self.addCleanup(server.stop, None)
+        there = {"MODAL_SERVER_URL": f"http://127.0.0.1:{port}", "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False"}
+        with mock.patch.dict(os.environ, there):
+            executor = self.executor()
+            ti = task_instance(key_of("succeed"), "fc-01J0000000000000000000000A")
+            executor.try_adopt_task_instances([ti])
+            self.assertEqual(self.end_of(executor, ti.key), ["failed"])
+        self.assertIn("the call is another workspace's", self.info(ti.key))
+        self.assert_idle(executor)
+
+
 class HeartbeatCase(Case):
     def test_a_heartbeat_waits_for_nobody(self):
         executor = self.executor()
@@ -197,6 +233,7 @@ class HeartbeatCase(Case):
         )
         last = self.queue(executor, "exit_1")
         self.assertEqual(self.end_of(executor, last), ["failed"])
+        self.assertTrue(asked)
         self.assertTrue(all(calls >= 7 for calls in asked), asked)
         self.assertLess(len(asked), 12)
         executor.terminate()
@@ -209,7 +246,7 @@ class TakenBackCase(Case):
         call_id = self.call_id(executor, key)
         executor.revoke_task(ti=task_instance(key, call_id))
         self.beat(executor)
-        self.assertEqual(self.states(key), ["queued"])
+        self.assertEqual(set(self.states(key)), {"queued"})
         self.assert_idle(executor)
         self.assertEqual(end_on_modal(call_id), "cancelled")
 
@@ -219,6 +256,11 @@ class TakenBackCase(Case):
         executor.revoke_task(ti=task_instance(key, None))
         self.beat(executor)
         self.assert_idle(executor)
+        # Long enough for the other to begin as well; the host leaves when what shall end has ended.
+        self.end_of(executor, self.queue(executor, "slow"))
+        executor.line.stop()
+        calls = calls_of(key)
+        self.assertEqual([end_on_modal(call_id) for call_id in calls], ["cancelled"] * len(calls))
 
     @unittest.skipUnless(IS_AIRFLOW_2, "Airflow 3 revokes each")
     def test_stuck_tasks_are_cleaned_up(self):
@@ -270,6 +312,45 @@ class AdoptionCase(Case):
             self.assertEqual(self.executor(start=False).try_adopt_task_instances([]), [])
         self.assertEqual(timed, ["modal_executor.adopt_task_instances.duration"])
 
+    def test_an_earlier_trys_call_is_not_taken_over_for_a_later_try(self):
+        """Airflow before 3.2 leaves the earlier id in the row."""
+        executor, key = self.executor(start=False), key_of("hang", try_number=2)
+        executor.line.spawn = lambda *_: None
+        row = task_instance(key, "fc-of-the-first-try")
+        self.queue(executor, "hang", key=key)
+        # The scheduler's next loop, before Modal has answered.
+        self.beat(executor)
+        (row.external_executor_id,) = [info for state, info in self.events[key] if state == "queued"]
+        self.assertEqual(self.executor(start=False).try_adopt_task_instances([row]), [row])
+
+    def test_a_lost_containers_call_is_not_taken_over(self):
+        executor, key = self.executor(start=False), key_of("hang")
+        executor.line.spawn = lambda *_: None
+        self.queue(executor, "hang", key=key)
+        (uuid,) = executor.calls
+        for news in (Started(uuid, "fc-1"), Ended(uuid, "PLATFORM_FAULT", "no container", "", "fc-1")):
+            executor.line._news.put(news)
+            self.beat(executor)
+        self.assertEqual(self.states(key)[-1], "queued")
+        row = task_instance(key, self.info(key))
+        self.assertEqual(self.executor(start=False).try_adopt_task_instances([row]), [row])
+
+    def test_the_last_event_is_the_later_trys(self):
+        """The scheduler heeds one event of a task, the last."""
+        executor = self.executor(start=False)
+        executor.line.spawn = lambda *_: None
+        tries = [key_of("hang", try_number=number) for number in (1, 2)]
+        self.queue(executor, "hang", key=tries[0])
+        (first,) = executor.calls
+        executor.line._news.put(Started(first, "fc-1"))
+        self.beat(executor)
+        self.queue(executor, "hang", key=tries[1])
+        _, second = executor.calls
+        for news in (Started(second, "fc-2"), Ended(first, "DIED", "killed", "", "fc-1")):
+            executor.line._news.put(news)
+        executor.sync()
+        self.assertEqual([(key.try_number, info) for key, (_, info) in executor.event_buffer.items()], [(1, "killed"), (2, "fc-2")])
+
     def test_a_call_whose_id_was_never_stored_ends_with_its_scheduler(self):
         executor = self.executor()
         key = self.queue(executor, "hang")
@@ -288,6 +369,31 @@ class AdoptionCase(Case):
         executor.end()
         self.assertEqual(executor.event_buffer[key][0], "success")
 
+    def test_end_waits_for_nothing_that_is_over(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT"] = "120"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT")
+        executor = self.executor()
+        self.queue(executor, "succeed")
+        # It begins and ends between two looks of the scheduler.
+        wait(lambda: not executor.line._open and executor.line._news.qsize() == 2, "the end")
+        began = time.monotonic()
+        executor.end()
+        self.assertLess(time.monotonic() - began, 60)
+
+    def test_nothing_is_started_again_while_the_scheduler_ends(self):
+        os.environ["AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT"] = "120"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__END_WAIT_TIMEOUT")
+        executor = self.executor(start=False)
+        spawned = []
+        executor.line.spawn = lambda uuid, *_: spawned.append(uuid)
+        self.queue(executor, "hang")
+        (uuid,) = executor.calls
+        executor.line._news.put(Ended(uuid, "PLATFORM_FAULT", "no container", "", "fc-1"))
+        began = time.monotonic()
+        executor.end()
+        self.assertLess(time.monotonic() - began, 60)
+        self.assertEqual(spawned, [uuid])
+
     def test_the_host_ends_with_its_owner(self):
         script = (
             "import os, sys, time\n"
@@ -295,21 +401,31 @@ class AdoptionCase(Case):
             "executor = support.ModalExecutor()\n"
             "executor.start()\n"
             "support.wait(lambda: executor.line._stub is not None, 'a host')\n"
-            "print(executor.line._process.process.pid, flush=True)\n"
+            "print(executor.line._process.process.pid, executor.line._process.folder, flush=True)\n"
             "time.sleep(600)\n"
         )
         environment = {**os.environ, "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP": "False"}
         owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment, cwd=os.path.dirname(__file__))
-        host = 0
+        host, folder = 0, ""
         for line in owner.stdout:
-            if line.strip().isdigit():
-                host = int(line)
+            if line.split(" ")[0].isdigit():
+                host, folder = int(line.split()[0]), line.split()[1]
                 break
         self.assertTrue(is_alive(host))
+        self.assertTrue(os.path.isdir(folder))
         owner.kill()
         owner.wait()
         owner.stdout.close()
         wait(lambda: not is_alive(host), "the host's end", 10)
+        self.assertFalse(os.path.exists(folder))
+
+    def test_a_missing_host_leaves_no_folder(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, folder)
+        missing = mock.patch("modalflow.host.binary", side_effect=HostUnavailable("there is none"))
+        with mock.patch("tempfile.tempdir", folder), missing, self.assertRaises(HostUnavailable):
+            HostProcess(Target("app", "function"))
+        self.assertEqual(os.listdir(folder), [])
 
 
 class LogCase(Case):
@@ -341,6 +457,17 @@ class LogCase(Case):
         messages, logs = executor.get_task_log(task_instance(key_of("hang"), "fc-1"), 1)
         self.assertEqual(logs, [])
         self.assertIn("the wire is cut", messages[0])
+
+
+    def test_a_host_that_waits_for_modal_too_long_is_told_in_words(self):
+        executor = self.executor()
+        host = executor.line._process.process.pid
+        os.kill(host, signal.SIGSTOP)
+        try:
+            with self.assertRaisesRegex(HostUnavailable, "^Modal did not answer within 1 s$"):
+                executor.line.health(1.0)
+        finally:
+            os.kill(host, signal.SIGCONT)
 
 
 class OptionsCase(Case):
@@ -378,6 +505,17 @@ class OptionsCase(Case):
         key = self.queue(executor, "exit_1", executor_config={"pod_override": {"spec": {}}})
         self.assertEqual(self.end_of(executor, key), ["failed"])
         self.assertEqual(starts(key), 1)
+
+
+    def test_what_cannot_be_sent_fails_its_task_alone(self):
+        executor = self.executor()
+        circle = {}
+        circle["itself"] = circle
+        wrong = [self.queue(executor, "succeed", executor_config=config) for config in ({("a", "b"): 1}, circle)]
+        right = self.queue(executor, "succeed")
+        self.assertEqual(self.end_of(executor, *wrong, right), ["failed", "failed", "success"])
+        self.assertIn("its executor_config can't be sent to Modal", self.info(wrong[0]))
+        self.assert_idle(executor)
 
 
 class SettingsCase(Case):
@@ -419,15 +557,61 @@ class SettingsCase(Case):
 
     @unittest.skipIf(LIVE, "the emulator's token is known")
     def test_the_connection_has_the_token(self):
-        token = os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
-        os.environ["AIRFLOW_CONN_MODAL_RIGHT"] = f"modal://{token[0]}:{token[1]}@/?environment=main"
-        os.environ["AIRFLOW__MODAL_EXECUTOR__CONN_ID"] = "modal_right"
-        self.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__CONN_ID", "")
-        for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
-            self.addCleanup(os.environ.__setitem__, name, os.environ.pop(name))
+        use_token(self, *take_token(self))
         executor = self.executor()
         key = self.queue(executor, "exit_1")
         self.assertEqual(self.end_of(executor, key), ["failed"])
+
+    @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_a_changed_token_starts_all_tasks_that_the_old_one_could_not(self):
+        right = take_token(self)
+        use_token(self, "ak-old", "as-old")
+        os.environ["AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "False"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP")
+        executor = self.executor()
+        wait(lambda: executor.line._stub is not None, "a host with the old token")
+        use_token(self, *right)
+        keys = [self.queue(executor, "succeed") for _ in range(3)]
+        self.assertEqual(self.end_of(executor, *keys), ["success"] * 3)
+        self.assertEqual([starts(key) for key in keys], [1] * 3)
+        self.assert_idle(executor)
+
+    @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_a_changed_token_follows_all_tasks_that_the_old_one_could_not(self):
+        right = take_token(self)
+        use_token(self, *right)
+        executor = self.executor()
+        keys = [self.queue(executor, "slow") for _ in range(7)]
+        for key in keys:
+            self.call_id(executor, key)
+        use_token(self, "ak-revoked", "as-revoked")
+        heard = []
+        has_new_target = executor.line._has_new_target
+        executor.line._has_new_target = lambda: heard.append(has_new_target()) or heard[-1]
+        with mock.patch("modalflow.executor.line.OBSERVE_SECONDS", 1.0):
+            # The next host has the token that Modal does not take.
+            os.kill(executor.line._process.process.pid, signal.SIGKILL)
+            self.until(executor, lambda: heard, "that the token is revoked")
+            self.assertEqual((heard[0], executor.slots_available), (False, 0))
+            use_token(self, *right)
+            self.assertEqual(self.end_of(executor, *keys), ["success"] * 7)
+        self.assertEqual([starts(key) for key in keys], [1] * 7)
+        self.assert_idle(executor)
+
+    @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_a_connection_that_cannot_be_read_ends_no_scheduler(self):
+        take_token(self)
+        use_token(self, "ak-old", "as-old")
+        os.environ["AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP"] = "False"
+        self.addCleanup(os.environ.pop, "AIRFLOW__MODAL_EXECUTOR__CHECK_HEALTH_ON_STARTUP")
+        executor = self.executor()
+        wait(lambda: executor.line._stub is not None, "a host")
+        executor.line._target = lambda: (_ for _ in ()).throw(OSError("the vault is away"))
+        with self.assertLogs("modalflow.executor.line", "ERROR") as said:
+            key = self.queue(executor, "succeed")
+            self.assertEqual(self.end_of(executor, key), ["failed"])
+        self.assertIn("the vault is away", "".join(said.output))
+        self.assertIn("not signed in", self.info(key))
 
     def test_airflow_knows_the_provider(self):
         from airflow.providers_manager import ProvidersManager
@@ -455,11 +639,24 @@ class AwayCase(Case):
         late = [self.queue(executor, "succeed") for _ in range(2)]
         time.sleep(1.0)
         self.beat(executor)
-        self.assertEqual([self.states(key) for key in late], [[], []])
+        self.assertEqual([self.call_ids(key) for key in late], [[], []])
         Modal.launch(Modal.port)
         self.assertEqual(self.end_of(executor, *running, *late), ["success"] * 4)
         self.assertEqual([starts(key) for key in running + late], [1] * 4)
         self.assert_idle(executor)
+
+
+class DeployedAgainCase(Case):
+    def test_an_app_that_was_stopped_and_deployed_again_is_found(self):
+        executor = self.executor()
+        small = {"memory": 256}
+        before = [self.queue(executor, "succeed"), self.queue(executor, "succeed", executor_config=small)]
+        self.assertEqual(self.end_of(executor, *before), ["success"] * 2)
+        subprocess.run([sys.executable, "-m", "modal", "app", "stop", "--yes", APP], check=True, capture_output=True)
+        Modal.deploy()
+        after = [self.queue(executor, "succeed"), self.queue(executor, "succeed", executor_config=small)]
+        self.assertEqual(self.end_of(executor, *after), ["success"] * 2)
+        self.assertEqual([starts(key) for key in before + after], [1] * 4)
 
 
 def task_instance(key: TaskInstanceKey, call_id: str | None):
@@ -473,6 +670,19 @@ def stop_containers() -> None:
     for container in json.loads(listed.stdout):
         container_id = next(value for value in container.values() if str(value).startswith("ta-"))
         subprocess.run([*modal, "stop", "--yes", container_id], check=True, capture_output=True)
+def take_token(case) -> tuple[str, str]:
+    """Takes the token out of Modal's variables, until the case is over."""
+    names = ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET")
+    for name in names:
+        case.addCleanup(os.environ.__setitem__, name, os.environ[name])
+    return tuple(os.environ.pop(name) for name in names)
+
+
+def use_token(case, token_id: str, secret: str) -> None:
+    """Puts a token into the connection."""
+    os.environ["AIRFLOW_CONN_MODAL_OF_CASE"] = f"modal://{token_id}:{secret}@/?environment=main"
+    os.environ["AIRFLOW__MODAL_EXECUTOR__CONN_ID"] = "modal_of_case"
+    case.addCleanup(os.environ.__setitem__, "AIRFLOW__MODAL_EXECUTOR__CONN_ID", "")
 
 
 def end_on_modal(call_id: str) -> str:

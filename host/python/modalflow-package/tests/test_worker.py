@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import unittest
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,6 +59,8 @@ class CommandCase(unittest.TestCase):
         key = key_of("a:b", run_id="manual__2026-01-01T00:00:00+00:00")
         seen = self.seen({"command": ["airflow", "tasks", "run", key.dag_id, key.task_id, key.run_id, "--local"]})
         self.assertEqual(seen["command"], [sys.executable, "-m", "airflow", "tasks", "run", "probe", "a:b", key.run_id, "--local"])
+        # So that Airflow 2 prints what the task prints.
+        self.assertEqual(seen["environment"]["AIRFLOW_IS_EXECUTOR_CONTAINER"], "True")
 
     def test_the_task_does_not_get_the_containers_token(self):
         with mock.patch.dict(os.environ, {"MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}):
@@ -123,6 +124,23 @@ class ProcessCase(unittest.TestCase):
         finally:
             server.shutdown()
             server.server_close()
+
+    @unittest.skipIf(IS_AIRFLOW_2, "Airflow 2 has no workloads")
+    def test_airflow_prints_the_workload_without_its_token(self):
+        said = []
+
+        def run(command, environment):
+            retries = {"AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1"}
+            ended = subprocess.run(command, env={**environment, **retries}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            said.append(ended.stdout)
+            return ended.returncode
+
+        nowhere = {"workload": workload(key_of("succeed")).model_dump_json(), "server": "http://127.0.0.1:9/execution/"}
+        with mock.patch.object(worker, "_run", run):
+            self.assertNotEqual(worker.run_workload(call(nowhere)), {"exit_code": 0})
+        self.assertIn("Executing workload", said[0])
+        self.assertIn("task_id='succeed'", said[0])
+        self.assertNotIn(TOKEN, said[0])
 
     def test_the_exit_code_comes_back(self):
         with mock.patch.object(worker, "_command", lambda work: _command([sys.executable, "-c", "raise SystemExit(3)"])):

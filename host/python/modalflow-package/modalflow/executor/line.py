@@ -5,6 +5,7 @@ The executor hands in what it wants and takes out what has happened; neither eve
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import queue
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 #: One answer of the host to a request that needs no one else.
 ANSWER_SECONDS = 10.0
+#: The host looks for Modal for 63 s, and then says why there is none.
+HEALTH_SECONDS = 75.0
+#: Somebody waits for a page meanwhile.
+LOGS_SECONDS = 10.0
 #: The longest that one question for news waits at the host.
 OBSERVE_SECONDS = 20.0
 #: Between two tries to get a host, at first and at most.
@@ -98,7 +103,8 @@ class Line:
         self._channel = None
         self._stub = None
         self._is_ending = threading.Event()
-        self._renew = threading.Event()
+        #: The connection has another token than the host's: the thread gets another host.
+        self._renew = False
         #: Why there is no host at the moment; empty when there is one.
         self.trouble = ""
 
@@ -131,11 +137,6 @@ class Line:
         self.start()
         self._inbox.put(("cancel", uuid, call_id))
 
-    def renew(self) -> None:
-        """Has the host started again, with the target as it is now."""
-        self._renew.set()
-        self._inbox.put(("wake",))
-
     def news(self) -> list:
         """What has happened since the last time. Does not wait."""
         found = []
@@ -150,7 +151,7 @@ class Line:
         from modalflow.executor import messages
 
         request = messages.message("LogsRequest")(call_id=call_id, limit=limit)
-        return list(self._ask("Logs", request, 30.0).lines)
+        return list(self._ask_for_words("Logs", request, LOGS_SECONDS).lines)
 
     def find_files(self, volume: str, start_of_path: str, seconds: float) -> list:
         """The files of a volume whose paths begin so: each has `path` and `size`. Waits for Modal."""
@@ -166,11 +167,11 @@ class Line:
         request = messages.message("ReadFileRequest")(volume=volume, path=path, start=start, length=length)
         return self._ask("ReadFile", request, seconds).content
 
-    def health(self, seconds: float = 60.0):
+    def health(self, seconds: float = HEALTH_SECONDS):
         """The host's `HealthResponse`. Waits for Modal."""
         from modalflow.executor import messages
 
-        return self._ask("Health", messages.message("HealthRequest")(), seconds)
+        return self._ask_for_words("Health", messages.message("HealthRequest")(), seconds)
 
     def stop(self, seconds: float = 10.0) -> None:
         """Says what is left to be said, ends the host and the thread. Calls on Modal go on."""
@@ -180,6 +181,17 @@ class Line:
         self._inbox.put(("wake",))
         self._thread.join(seconds)
         self._thread = None
+
+    def _ask_for_words(self, method: str, request, seconds: float):
+        """The same, and what is wrong in words for a user."""
+        import grpc
+
+        try:
+            return self._ask(method, request, seconds)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise HostUnavailable(f"Modal did not answer within {seconds:.0f} s") from error
+            raise HostUnavailable(_words(error)) from error
 
     def _ask(self, method: str, request, seconds: float):
         self.start()
@@ -228,11 +240,15 @@ class Line:
 
         from modalflow.executor import messages
 
-        if self._process is not None and self._process.is_alive() and not self._renew.is_set():
+        if self._process is not None and self._process.is_alive() and not self._renew:
             return
         self._drop_host()
-        self._renew.clear()
-        self._process = HostProcess(self._target())
+        self._renew = False
+        try:
+            target = self._target()
+        except Exception as error:
+            raise HostUnavailable(f"Modal's connection can't be read: {error!r}") from error
+        self._process = HostProcess(target)
         self._channel = grpc.insecure_channel(f"unix:{self._process.socket}", options=CHANNEL_OPTIONS)
         try:
             grpc.channel_ready_future(self._channel).result(timeout=ANSWER_SECONDS)
@@ -267,7 +283,10 @@ class Line:
             self._note(item)
         if asked is not None:
             if asked.done():
-                self._hear(asked.result().observations)
+                answer = asked.result()
+                self._hear(answer.observations)
+                if answer.signed_out:
+                    self._has_new_target()
             else:
                 asked.cancel()
         return False
@@ -351,6 +370,8 @@ class Line:
     def _hear(self, observations) -> None:
         from modalflow.executor import messages
 
+        # A secrets backend is asked once for all.
+        has_new_target = functools.cache(self._has_new_target)
         for observation in observations:
             uuid, what = observation.key, observation.WhichOneof("what")
             call = self._open.get(uuid)
@@ -371,8 +392,22 @@ class Line:
             elif what == "refused":
                 refused = observation.refused
                 reason = messages.Refused.Reason.Name(refused.reason)
+                if reason == "SIGNED_OUT" and has_new_target():
+                    call.is_sent = False
+                    continue
                 self._news.put(Refused(uuid, reason, refused.message, refused.hint))
                 self._close(uuid)
+
+    def _has_new_target(self) -> bool:
+        """Whether the connection has another token than the one that Modal refused. Then the next host has that, and hears of all
+        calls anew."""
+        try:
+            if not self._renew and self._target() != self._process.target:
+                log.warning("Modal did not take the token; the connection has another one now")
+                self._renew = True
+        except Exception:
+            log.exception("Modal did not take the token, and the connection can't be read")
+        return self._renew
 
     def _close(self, uuid: str) -> None:
         del self._open[uuid]

@@ -82,12 +82,13 @@ class ModalExecutor(BaseExecutor):
         self.current: dict[object, str] = {}
         #: Ends that Airflow is told of in a sync.
         self._over: list[tuple[Call, str, str]] = []
+        self._is_started = self._is_ending = False
 
     # Airflow's life cycle.
 
     def start(self) -> None:
         """Starts the host, and looks whether Modal lets us in."""
-        self._target_now = configuration.target(self.settings, self.team_name)
+        self._is_started, self._is_ending = True, False
         url = configuration.execution_api_url(self.settings, self.conf)
         if AIRFLOW_VERSION >= (3,) and configuration.is_out_of_reach(url):
             self.log.warning(
@@ -118,16 +119,22 @@ class ModalExecutor(BaseExecutor):
 
     def end(self) -> None:
         """Leaves. What runs goes on and is adopted by the next scheduler; [modal_executor] end_wait_timeout waits for it."""
+        self._is_ending = True
         until = time.monotonic() + self.settings.end_wait_timeout
-        while self.calls and time.monotonic() < until:
-            self.sync()
-            time.sleep(0.2)
         self.sync()
+        while self._awaits_ends() and time.monotonic() < until:
+            time.sleep(0.2)
+            self.sync()
         for call in list(self.calls.values()):
             # Nobody could ever find these again: their ids are not in the database.
             if not call.call_id or self._is_id_untold(call):
                 self._drop(call, cancel=True)
         self.line.stop()
+
+    def _awaits_ends(self) -> bool:
+        """Whether a call runs. An end that follows the id in the same sync stays untold: nobody takes events any more."""
+        over = {call.uuid for call, _, _ in self._over}
+        return any(call.uuid not in over and call.again_at is None for call in self.calls.values())
 
     def terminate(self) -> None:
         """Ends everything that runs, now."""
@@ -164,9 +171,16 @@ class ModalExecutor(BaseExecutor):
         call = Call(uuid=_uuid(assigned, self.calls), key=key, payload=self._payload(work))
         self.calls[call.uuid] = call
         self.current[key] = call.uuid
+        if assigned is None:
+            self._tell_no_call(call)
         if executor_config:
             # The host reads and checks it. What is no JSON belongs to another executor (`pod_override`), or is told of by name.
-            call.executor_config = json.dumps(executor_config, default=repr)
+            try:
+                call.executor_config = json.dumps(executor_config, default=repr)
+            except Exception as error:
+                # Keys that are no text, circles, objects that can't be shown: this task's fault, no other's.
+                self._conclude(call, TaskInstanceState.FAILED, f"its executor_config can't be sent to Modal: {error}")
+                return
         self.line.spawn(call.uuid, call.payload, call.executor_config)
 
     def _payload(self, work: dict) -> str:
@@ -188,8 +202,10 @@ class ModalExecutor(BaseExecutor):
                 self._ended(call, news)
             elif isinstance(news, Refused):
                 self._refused(call, news)
-        self._start_again()
+        if not self._is_ending:
+            self._start_again()
         self._tell_ends()
+        self._put_ids_last()
 
     def _started(self, call: Call, call_id: str) -> None:
         call.call_id = call_id
@@ -200,6 +216,18 @@ class ModalExecutor(BaseExecutor):
             self.event_buffer[call.key] = (TaskInstanceState.QUEUED, call_id)
         elif type(call.key).__name__ == "CallbackKey":
             self.change_state(call.key, "running", call_id, remove_running=False)
+
+    def _tell_no_call(self, call: Call) -> None:
+        """Has the scheduler store what is no call's id: an earlier try's, or a lost container's, would be adopted after a restart.
+        Airflow 3.2 and later clear and assign the id when they queue a task."""
+        if isinstance(call.key, TaskInstanceKey):
+            self.event_buffer[call.key] = (TaskInstanceState.QUEUED, call.uuid)
+
+    def _put_ids_last(self) -> None:
+        """Of the events of several tries of a task the scheduler heeds the last: not the end of an earlier one."""
+        for key, event in [(key, event) for key, event in self.event_buffer.items() if event[0] == TaskInstanceState.QUEUED]:
+            del self.event_buffer[key]
+            self.event_buffer[key] = event
 
     def _ended(self, call: Call, ended: Ended) -> None:
         if ended.meaning == "RETURNED":
@@ -226,6 +254,8 @@ class ModalExecutor(BaseExecutor):
         pause = min(FIRST_PAUSE * 2 ** (call.faults - 1), LONGEST_PAUSE)
         self.log.warning("No container could run %s: %s; started again in %.0f s", call.key, what, pause)
         call.again_at = time.monotonic() + pause
+        if self.current.get(call.key) == call.uuid:
+            self._tell_no_call(call)
 
     def _start_again(self) -> None:
         now = time.monotonic()
@@ -238,27 +268,12 @@ class ModalExecutor(BaseExecutor):
             self.line.spawn(call.uuid, call.payload, call.executor_config)
 
     def _refused(self, call: Call, refused: Refused) -> None:
-        if refused.reason == "SIGNED_OUT" and self._has_new_credentials():
-            self.log.warning("Modal did not take the token; the connection has another one now")
-            self.line.spawn(call.uuid, call.payload, call.executor_config)
-            return
         hint = f"; {refused.hint}" if refused.hint else ""
         self._conclude(call, TaskInstanceState.FAILED, f"it could not be started on Modal: {refused.message}{hint}")
 
-    def _has_new_credentials(self) -> bool:
-        now = configuration.target(self.settings, self.team_name)
-        if now == self._target_now:
-            return False
-        self._target_now = now
-        self.line.renew()
-        return True
-
     def _target(self):
-        if not hasattr(self, "_target_now"):
-            # A process that only reads logs has not started us.
-            allow_forks()
-            self._target_now = configuration.target(self.settings, self.team_name)
-        return self._target_now
+        """For the line, which asks in a thread of its own: a secrets backend may take its time."""
+        return configuration.target(self.settings, self.team_name)
 
     def _conclude(self, call: Call, state, info: str) -> None:
         if state == TaskInstanceState.FAILED:
@@ -344,6 +359,9 @@ class ModalExecutor(BaseExecutor):
         call_id = ti.external_executor_id
         if not _is_call_id(call_id) or ti.try_number != try_number:
             return [], []
+        if not self._is_started:
+            # A process that only reads logs.
+            allow_forks()
         try:
             lines = self.line.logs(call_id)
         except Exception as error:
