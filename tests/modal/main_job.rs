@@ -37,12 +37,17 @@ on_modal()
 fn a_dag_runs_to_success_and_leaves_nothing() {
     let cloud = Cloud::start();
     let name = Environment::unique();
-    let here = Environment::prepare(
+    let _ = cloud.modal(
+        &["secret", "create", "warehouse", "A=b", "--env", "staging"],
+        Path::new("/"),
+    );
+    let mut here = Environment::prepare(
         &cloud,
         &name,
-        "scheduler: {interval_seconds: 20}\nmodal:\n  idle_seconds: 30\n  images: {pandas: [echo 1]}",
+        "scheduler: {interval_seconds: 3600}\nmodal:\n  idle_seconds: 30\n  secrets: [warehouse]\n  images: {pandas: [echo 1]}",
     );
-    let _ = here.create(&[]).ok();
+    here.there = "staging";
+    let _ = here.create_in_modals_environment("staging").ok();
 
     let file = cloud.folder.path().join("on_modal.py");
     std::fs::write(&file, DAG).unwrap();
@@ -72,6 +77,8 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
     let said = here.create(&[]);
     assert!(said.stderr.contains("nothing to change"), "{said}");
 
+    // Not in Modal's default environment: what runs in a container finds its own.
+    let _ = cloud.modal(&["environment", "create", "staging"], Path::new("/"));
     let said = here.destroy().stderr;
     for line in [
         "stopped app",
@@ -86,8 +93,13 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
         "{said}"
     );
     for kind in ["volume", "dict", "secret"] {
-        let left = cloud.modal(&[kind, "list", "--json"], Path::new("/"));
-        assert!(!left.contains(&name), "{left}");
+        for environment in ["main", "staging"] {
+            let left = cloud.modal(
+                &[kind, "list", "--env", environment, "--json"],
+                Path::new("/"),
+            );
+            assert!(!left.contains(&name), "{left}");
+        }
     }
 }
 

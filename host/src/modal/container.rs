@@ -72,6 +72,11 @@ pub(crate) fn deployed(environment: &Environment, settings: &Settings) -> Deploy
     let modal = &environment.config().modal;
     let mut secrets = vec![worker_secret_name(environment.name())];
     secrets.extend(modal.secrets.iter().cloned());
+/// Modal's environment that this container is in, as its runtime says; empty is the default one.
+fn own_environment() -> String {
+    std::env::var("MODAL_ENVIRONMENT").unwrap_or_default()
+}
+
     Deployed {
         app: settings.app.clone(),
         secrets,
@@ -79,6 +84,7 @@ pub(crate) fn deployed(environment: &Environment, settings: &Settings) -> Deploy
         resources: Resources {
             cpu: Some(modal.task_cpu),
             memory_mib: Some(modal.task_memory),
+        environment: own_environment(),
             ..Resources::default()
         },
         has_images: true,
@@ -199,7 +205,9 @@ pub(crate) async fn ui(
 pub(crate) async fn address_of(environment: &Environment, function: &str) -> Result<String, Error> {
     let app = environment.container().map_or("", |settings| &settings.app);
     let found = async {
-        let handle = client()?.function_get(app, function, "").await?;
+        let handle = client()?
+            .function_get(app, function, &own_environment())
+            .await?;
         match handle.web_url {
             url if url.is_empty() => Err(modal_api::Error::Unexpected(format!(
                 "{function} has no address"
