@@ -1,6 +1,7 @@
 //! The main job, on Modal: deploy, bring a DAG in, run it to success in Modal's own container runtime, look at what it left.
 
 use std::path::Path;
+use std::time::Duration;
 
 use regex::Regex;
 use serde_json::json;
@@ -45,6 +46,29 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
         &cloud,
         &name,
         "scheduler: {interval_seconds: 3600}\nmodal:\n  idle_seconds: 30\n  secrets: [warehouse]\n  images: {pandas: [echo 1]}",
+/// Its first try ends the program that runs tasks in its container.
+const FATAL: &str = r#"
+import datetime, os, pathlib, signal, time
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def fatal():
+    @task(retries=1, retry_delay=datetime.timedelta(0))
+    def ends_its_worker():
+        seen = pathlib.Path("SEEN")
+        container = os.environ["MODAL_TASK_ID"]
+        if not seen.exists():
+            seen.write_text(container)
+            parents = pathlib.Path(f"/proc/{os.getppid()}/status").read_text().split()
+            os.kill(int(parents[parents.index("PPid:") + 1]), signal.SIGKILL)
+            time.sleep(60)
+        return [seen.read_text(), container]
+
+    ends_its_worker()
+
+fatal()
+"#;
+
     );
     here.there = "staging";
     let _ = here.create_in_modals_environment("staging").ok();
@@ -87,6 +111,7 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
         "deleted secret",
     ] {
         assert!(said.contains(line), "{said}");
+    a_container_ends_with_its_worker(&here);
     }
     assert!(
         said.contains("Airflow's own tables there were left as they are"),
@@ -176,6 +201,27 @@ fn the_plan_says_what_changes_and_changes_nothing() {
 
     let text = std::fs::read_to_string(&here.config).unwrap();
     std::fs::write(&here.config, text + "  task_memory: 1024\n").unwrap();
+/// The next try runs in another container: the one that can't run tasks any more takes none.
+fn a_container_ends_with_its_worker(here: &Environment<'_>) {
+    let folder = here.cloud.folder.path();
+    let text = FATAL.replace("SEEN", folder.join("seen").to_str().unwrap());
+    let file = folder.join("fatal.py");
+    std::fs::write(&file, text).unwrap();
+    here.upload(&file);
+    let (_, state) = here.trigger_asking("fatal", Some(Duration::from_secs(3)));
+    assert_eq!(state, "success", "{}", here.log("fatal", "ends_its_worker"));
+    let ids = here.run(&[
+        "xcom",
+        "get",
+        "--dag-id",
+        "fatal",
+        "--task-id",
+        "ends_its_worker",
+    ]);
+    let ids = ids.json();
+    assert_ne!(ids[0], ids[1], "the same container again");
+}
+
     let changed = here.create(&["--plan", "--output", "plain"]).ok();
     insta::assert_snapshot!("changed", filter(changed));
 
