@@ -280,7 +280,20 @@ class _Worker:
         if self.container != container:
             self.url = await modal.Server.from_name(_settings()["app"], "execution_api").get_url.aio()
         self.container = container
-        await self.ask("hello", container=container, execution_api_url=f"{self.url}/execution/")
+        await self.ask(
+            "hello", container=container, execution_api_url=f"{self.url}/execution/", environment=_texts(os.environ)
+        )
+
+    async def look_anew(self):
+        """What was committed before this input was sent is seen, or the input does not start."""
+        for pause in RELOADS:
+            try:
+                return await _volume().reload.aio()
+            except Exception as error:
+                # Open files, most likely: whoever had them is ending.
+                print(f"the volume can't be looked at anew yet: {error}", file=sys.stderr)
+            await asyncio.sleep(pause)
+        await _volume().reload.aio()
 
     async def run(self, workload):
         async with _turn():
@@ -318,6 +331,19 @@ def _turn():
     global _TURN
     if _TURN is None:
         _TURN = asyncio.Lock()
+def _texts(environment):
+    """Without what is no text: JSON has no place for it."""
+
+    def is_text(word):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    return {name: value for name, value in environment.items() if is_text(name) and is_text(value)}
+
+
     return _TURN
 
 
