@@ -170,7 +170,7 @@ fn successors_start_at_once(here: &Environment<'_>, run_id: &str) {
     });
     assert_eq!(waited.len(), 2);
     assert!(
-        waited.iter().any(|seconds| *seconds < 15.0),
+        waited.iter().all(|seconds| *seconds < 60.0),
         "successors waited for {waited:?} s"
     );
 }

@@ -26,7 +26,7 @@ pub(crate) const FOLDER: &str = "/opt/modalflow";
 pub(crate) const VOLUME_VERSION: u32 = 2;
 
 /// One tick takes seconds; Airflow's own code that writes DAGs may take longer.
-const TICK_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const TICK_TIMEOUT: Duration = Duration::from_secs(300);
 /// A tick that was asked for at a task's end finds the container of the one before.
 const TICK_IDLE: Duration = Duration::from_secs(20);
 const API_IDLE: Duration = Duration::from_secs(60);

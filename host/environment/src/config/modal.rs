@@ -13,8 +13,8 @@ use crate::{Error, Result};
 pub const PYTHON_VERSIONS: [&str; 4] = ["3.10", "3.11", "3.12", "3.13"];
 /// Modal's longest timeout of one call.
 const LONGEST_CALL: Duration = Duration::from_secs(24 * 3600);
-/// The shortest pause between two calls of a schedule that makes sense there.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest pause between two calls of the schedule in which Airflow's triggerer, too, gets something done.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is deployed on Modal, and how large.
 #[derive(Debug, Clone, PartialEq)]
@@ -207,8 +207,8 @@ impl Config {
         if self.interval < SHORTEST_INTERVAL {
             return wrong(
                 "scheduler.interval_seconds",
-                "each tick is a call of a function there",
-                "5 is the least with placement modal; a finished task asks for a tick at once anyhow",
+                "each tick is a call of a function there, which starts Airflow's triggerer for what is deferred",
+                "30 is the least with placement modal; a finished task asks for a tick at once anyhow",
             );
         }
         Ok(())

@@ -217,7 +217,7 @@ fn mistakes_are_answered_with_place_and_remedy() {
     read config.yaml: worker.supervisor: Airflow's own supervisor can't make a Modal volume durable before it reports a task's end
     hint: leave the key out: modalflow's supervisor runs tasks on Modal
 
-    read config.yaml: scheduler.interval_seconds: each tick is a call of a function there
-    hint: 5 is the least with placement modal; a finished task asks for a tick at once anyhow
+    read config.yaml: scheduler.interval_seconds: each tick is a call of a function there, which starts Airflow's triggerer for what is deferred
+    hint: 30 is the least with placement modal; a finished task asks for a tick at once anyhow
     "#);
 }
