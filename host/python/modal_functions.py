@@ -58,9 +58,9 @@ def _volume():
 def scheduler_tick():
     """One tick: the schedule calls it, and whoever has changed something."""
     try:
-        # A container that is warm has the files of its last look.
+        # A container that is warm has the files of its last look. Old DAG files are better than no tick.
         _volume().reload()
-    except RuntimeError as error:
+    except Exception as error:
         print(f"the volume is as it was before: {error}", file=sys.stderr)
     done = subprocess.run(_command("tick", "--output", "json"), env=_environment(), stdout=subprocess.PIPE)
     told = {"ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(), "exit_code": done.returncode}
@@ -171,8 +171,8 @@ class _Worker:
             with self.socket.makefile("rb") as lines:
                 for line in lines:
                     self.hear(json.loads(line))
-        except OSError as error:
-            self.failure = f"the worker can't be reached: {error}"
+        except Exception as error:
+            self.failure = self.failure or f"the worker can't be heard: {error}"
         self.failure = self.failure or f"the worker ended with {self.process.wait()}"
         if not self.warm.is_set():
             self.warm.set()
@@ -273,10 +273,7 @@ class _Worker:
         container = os.environ.get("MODAL_TASK_ID", "")
         if self.container is not None:
             await self.ask("rest")
-        try:
-            await _volume().reload.aio()
-        except RuntimeError as error:
-            print(f"the volume is as it was before: {error}", file=sys.stderr)
+        await self.look_anew()
         if self.container != container:
             self.url = await modal.Server.from_name(_settings()["app"], "execution_api").get_url.aio()
         self.container = container
@@ -331,6 +328,9 @@ def _turn():
     global _TURN
     if _TURN is None:
         _TURN = asyncio.Lock()
+    return _TURN
+
+
 def _texts(environment):
     """Without what is no text: JSON has no place for it."""
 
@@ -342,9 +342,6 @@ def _texts(environment):
         return True
 
     return {name: value for name, value in environment.items() if is_text(name) and is_text(value)}
-
-
-    return _TURN
 
 
 def _settle(future, outcome):

@@ -250,10 +250,10 @@ pub(crate) async fn worker(
     socket: &Path,
     progress: &dyn environment::Progress,
 ) -> Result<(), Error> {
-    let mut config = local::worker_config(environment, progress).await?;
-    config.limits.concurrent_tasks = environment.config().modal.tasks_per_container as usize;
+    let config = local::worker_config(environment, progress).await?;
     supervisor::bridge::run(config, socket).await?;
     Ok(())
+}
 
 #[cfg(test)]
 mod tests {
@@ -271,5 +271,4 @@ mod tests {
         assert!(LONGEST_CALL + SPARE < TICK_TIMEOUT);
         assert!(LONGEST_WORK < LONGEST_CALL);
     }
-}
 }

@@ -365,17 +365,10 @@ fn define(function: &Function, app: &str, parts: &Parts) -> Definition {
                 }
             });
         }
-        Kind::Called {
-            timeout,
-            at_once,
-            snapshot,
-        } => {
+        Kind::Called { timeout, snapshot } => {
             definition.timeout = *timeout;
             definition.retries = Some(Retries::default());
             definition.memory_snapshot = *snapshot;
-            if *at_once > 1 {
-                definition.max_concurrent_inputs = *at_once;
-            }
         }
         Kind::Server { .. } => {}
     }
