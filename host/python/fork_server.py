@@ -133,6 +133,8 @@ class ForkServer:
             for end in (self.control, self.wakeup, self.wakeup_writer):
                 end.close()
             gc.enable()
+            if request.get("changes"):
+                change_environment(fds.pop())
             if request["kind"] == "airflow":
                 code = task_protocol.supervise(request["workload"])
                 sys.stdout.flush()
@@ -181,6 +183,17 @@ class ForkServer:
         """Tell the supervisor; when it is gone the next read notices."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self.control.sendall(json.dumps(message).encode())
+
+
+def change_environment(fd: int) -> None:
+    """Make this process's environment that of the container it is in. Others read the same file: its position is theirs too."""
+    changes = json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    os.close(fd)
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _parent_death_signal_setter() -> Any:

@@ -5,6 +5,7 @@ Airflow is imported. Names and signatures are part of what is deployed: `create`
 """
 
 import asyncio
+import contextlib
 import datetime
 import json
 import os
@@ -18,6 +19,12 @@ import modal
 
 HOST = "/opt/modalflow/modalflow-host"
 VOLUME = "/vol"
+RELOADS = (0.2, 1, 3)
+"""Seconds between two attempts to look at the volume anew."""
+WARM_UP = 120
+"""Seconds that a worker has to get warm."""
+FAREWELL = 10
+"""Seconds that a container has to hand in what it knows when its worker has ended."""
 
 
 def _here(path):
@@ -51,9 +58,9 @@ def _volume():
 def scheduler_tick():
     """One tick: the schedule calls it, and whoever has changed something."""
     try:
-        # A container that is warm has the files of its last look.
+        # A container that is warm has the files of its last look. Old DAG files are better than no tick.
         _volume().reload()
-    except RuntimeError as error:
+    except Exception as error:
         print(f"the volume is as it was before: {error}", file=sys.stderr)
     done = subprocess.run(_command("tick", "--output", "json"), env=_environment(), stdout=subprocess.PIPE)
     told = {"ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(), "exit_code": done.returncode}
@@ -70,7 +77,10 @@ def scheduler_tick():
 
 async def run_task(payload: dict) -> dict:
     """One try of one task, or one callback; `payload` has the workload as JSON."""
-    return await _WORKER.run(payload["workload"])
+    try:
+        return await _WORKER.run(payload["workload"])
+    finally:
+        await _WORKER.outlive()
 
 
 class execution_api:
@@ -78,11 +88,11 @@ class execution_api:
 
     @modal.enter()
     def start(self):
-        self.process = subprocess.Popen(_command("execution-api", *_listen("MODALFLOW_API_PORT")), env=_environment())
+        self.host = _Host("execution-api", *_listen("MODALFLOW_API_PORT"))
 
     @modal.exit()
     def stop(self):
-        _end(self.process)
+        self.host.end()
 
 
 class airflow_ui:
@@ -90,11 +100,11 @@ class airflow_ui:
 
     @modal.enter()
     def start(self):
-        self.process = subprocess.Popen(_command("ui", *_listen("MODALFLOW_UI_PORT")), env=_environment())
+        self.host = _Host("ui", *_listen("MODALFLOW_UI_PORT"))
 
     @modal.exit()
     def stop(self):
-        _end(self.process)
+        self.host.end()
 
 
 def _listen(port):
@@ -103,12 +113,28 @@ def _listen(port):
     return ["--host", host, "--port", os.environ[port]]
 
 
-def _end(process):
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
+class _Host:
+    """The program that answers in a server's container. Without it the container is of no use and ends too: the next request
+    starts another one."""
+
+    def __init__(self, *words):
+        self.ending = False
+        self.process = subprocess.Popen(_command(*words), env=_environment())
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        code = self.process.wait()
+        if not self.ending:
+            print(f"the host ended by itself with {code}: the container ends too", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def end(self):
+        self.ending = True
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 class _Worker:
@@ -122,7 +148,9 @@ class _Worker:
         self.next = 0
         self.container = None
         self.failure = None
+        self.is_gone = False
         self.warm = threading.Event()
+        self.left = threading.Event()
         folder = tempfile.mkdtemp(prefix="modalflow-")
         path = os.path.join(folder, "worker.sock")
         listener = socket.socket(socket.AF_UNIX)
@@ -130,8 +158,10 @@ class _Worker:
         listener.listen(1)
         self.process = subprocess.Popen(_command("worker", "--bridge", path), env=_environment())
         threading.Thread(target=self.listen, args=(listener,), daemon=True).start()
-        # Whoever takes a snapshot takes it of a worker that is warm.
-        self.warm.wait(120)
+        # Whoever takes a snapshot takes it of a worker that is warm, and no input comes to one that is not.
+        if not self.warm.wait(WARM_UP) or self.failure:
+            self.process.kill()
+            raise RuntimeError(self.failure or f"the worker did not get warm within {WARM_UP} s")
 
     def listen(self, listener):
         listener.settimeout(60)
@@ -141,10 +171,36 @@ class _Worker:
             with self.socket.makefile("rb") as lines:
                 for line in lines:
                     self.hear(json.loads(line))
-        except OSError as error:
-            self.failure = f"the worker can't be reached: {error}"
+        except Exception as error:
+            self.failure = self.failure or f"the worker can't be heard: {error}"
         self.failure = self.failure or f"the worker ended with {self.process.wait()}"
-        self.warm.set()
+        if not self.warm.is_set():
+            self.warm.set()
+        else:
+            self.leave()
+
+    def give_up(self, reason):
+        self.failure = self.failure or reason
+        # Its end is heard, and is the container's.
+        self.process.kill()
+
+    def leave(self):
+        """A container without its worker takes no more inputs, says what became of those it has, and ends."""
+        print(f"{self.failure}: the container ends", file=sys.stderr, flush=True)
+        self.process.kill()
+        end = threading.Timer(FAREWELL, os._exit, (1,))
+        end.daemon = True
+        end.start()
+        try:
+            from modal.experimental import stop_fetching_inputs
+
+            # First of all: an answer makes room for another input.
+            stop_fetching_inputs()
+        except Exception as error:
+            # Nobody gets an answer then: what runs here ends with the container.
+            print(f"the container can't be stopped gracefully: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        self.left.set()
         with self.lock:
             answers, self.answers = self.answers, {}
         for loop, future, _ in answers.values():
@@ -170,7 +226,8 @@ class _Worker:
             _volume().commit()
         except Exception as problem:
             error = f"{type(problem).__name__}: {problem}"
-        self.say("committed", id=number, error=error)
+        with contextlib.suppress(RuntimeError):
+            self.say("committed", id=number, error=error)
 
     def answer(self, key, outcome):
         if outcome == "cancelled":
@@ -183,8 +240,12 @@ class _Worker:
 
     def say(self, word, **fields):
         line = json.dumps({"say": word, **fields}).encode() + b"\n"
-        with self.lock:
-            self.socket.sendall(line)
+        try:
+            with self.lock:
+                self.socket.sendall(line)
+        except OSError as error:
+            self.is_gone = True
+            raise RuntimeError(f"the worker does not listen any more: {error}") from None
 
     def expect(self, key):
         loop = asyncio.get_running_loop()
@@ -194,6 +255,11 @@ class _Worker:
                 raise RuntimeError(self.failure)
             self.answers[key] = (loop, future, key)
         return future
+
+    async def outlive(self):
+        """Before an input is answered: if the worker has ended, no other input may come in its place."""
+        if self.is_gone or self.failure or self.process.poll() is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.left.wait, FAREWELL)
 
     async def ask(self, word, **fields):
         answered = self.expect("state")
@@ -207,19 +273,33 @@ class _Worker:
         container = os.environ.get("MODAL_TASK_ID", "")
         if self.container is not None:
             await self.ask("rest")
-        try:
-            await _volume().reload.aio()
-        except RuntimeError as error:
-            print(f"the volume is as it was before: {error}", file=sys.stderr)
+        await self.look_anew()
         if self.container != container:
             self.url = await modal.Server.from_name(_settings()["app"], "execution_api").get_url.aio()
         self.container = container
-        await self.ask("hello", container=container, execution_api_url=f"{self.url}/execution/")
+        await self.ask(
+            "hello", container=container, execution_api_url=f"{self.url}/execution/", environment=_texts(os.environ)
+        )
+
+    async def look_anew(self):
+        """What was committed before this input was sent is seen, or the input does not start."""
+        for pause in RELOADS:
+            try:
+                return await _volume().reload.aio()
+            except Exception as error:
+                # Open files, most likely: whoever had them is ending.
+                print(f"the volume can't be looked at anew yet: {error}", file=sys.stderr)
+            await asyncio.sleep(pause)
+        await _volume().reload.aio()
 
     async def run(self, workload):
         async with _turn():
             if self.running == 0:
-                await self.prepare()
+                try:
+                    await self.prepare()
+                except Exception as error:
+                    self.give_up(f"the container can't get ready: {error}")
+                    raise
             self.running += 1
             self.next += 1
             number = self.next
@@ -249,6 +329,19 @@ def _turn():
     if _TURN is None:
         _TURN = asyncio.Lock()
     return _TURN
+
+
+def _texts(environment):
+    """Without what is no text: JSON has no place for it."""
+
+    def is_text(word):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    return {name: value for name, value in environment.items() if is_text(name) and is_text(value)}
 
 
 def _settle(future, outcome):

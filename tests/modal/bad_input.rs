@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use support::faults::Fault;
-use support::{Ran, modalflow};
+use support::{Ran, modalflow, prepared};
 
 use crate::cloud::{Cloud, Environment};
 
@@ -75,7 +75,7 @@ fn mistakes_are_told_before_anything_is_made() {
         Some(1) error: not signed in: no token; hint: set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what the emulator printed when it started
         hint: the token is wrong, expired or of another workspace; check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or the profile in ~/.modal.toml (`modal token info` shows which one counts)
 
-        Some(1) error: no app 'modalflow-NAME' in environment 'nowhere': environment 'nowhere' not found
+        Some(1) error: no environment 'nowhere': environment 'nowhere' not found
         hint: make it (modal environment create nowhere), or leave it out
         hint: `modal environment list` shows the environments; MODAL_ENVIRONMENT or the profile chooses one
 
@@ -89,7 +89,7 @@ fn mistakes_are_told_before_anything_is_made() {
         create function run_task: the app is not deployed
         create function execution_api: the app is not deployed
         create function airflow_ui: the app is not deployed
-        error: no secret 'warehouse': Secret 'warehouse' not found in environment 'main'
+        error: no secret 'warehouse' in environment 'main': Secret 'warehouse' not found in environment 'main'
         hint: `modal secret list` shows the secrets, `modal secret create` makes one
         ");
     });
@@ -120,6 +120,101 @@ fn an_image_that_fails_to_build_shows_the_end_of_its_log_and_can_be_mended() {
     std::fs::write(&here.config, text.replace("debian\\nRNU make", "debian")).unwrap();
     let mended = here.create(&[]);
     assert_eq!(mended.code, Some(0), "{mended}");
+    what_runs_keeps_its_settings_when_a_build_fails(&here);
+    it_does_not_move_by_create(&here);
+    it_is_taken_away_although_its_config_is_broken(&here);
+}
+
+/// Of a Secret: what a function that has it reads.
+const READ: &str = r#"
+import os, sys, modal
+app = modal.App("reads")
+@app.function(secrets=[modal.Secret.from_name(sys.argv[1])], serialized=True)
+def read():
+    import os
+    return os.environ["MODALFLOW_SETTINGS"]
+with app.run():
+    print(read.remote())
+"#;
+
+/// Containers of the deployment that runs read the same Secrets.
+fn what_runs_keeps_its_settings_when_a_build_fails(here: &Environment<'_>) {
+    let text = std::fs::read_to_string(&here.config).unwrap();
+    let spoilt = text.replace(
+        "image: \"debian\"",
+        "image: \"debian\\nRNU make\"\n  task_memory: 1234",
+    );
+    assert_ne!(spoilt, text);
+    let read = || {
+        here.cloud
+            .python(READ, &[&format!("airflow-worker-{}", here.name)])
+    };
+    let before = read();
+    std::fs::write(&here.config, spoilt).unwrap();
+    let failed = here.create(&[]);
+    assert!(
+        failed.stderr.contains("unknown instruction: RNU"),
+        "{failed}"
+    );
+    assert_eq!(read(), before);
+    std::fs::write(&here.config, text).unwrap();
+}
+
+/// Neither to a database without Airflow's tables nor to another environment of Modal's.
+fn it_does_not_move_by_create(here: &Environment<'_>) {
+    let text = std::fs::read_to_string(&here.config).unwrap();
+    let empty = text.replace(&here.database.url, &prepared("MODALFLOW_TEST_DATABASE_URL"));
+    assert_ne!(empty, text);
+    std::fs::write(&here.config, empty).unwrap();
+    let refused = here.create(&[]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(
+        refused
+            .stderr
+            .contains("there is no Airflow 3.3.2 in that database"),
+        "{refused}"
+    );
+    let shown = here.run(&["env", "show", "--output", "json"]).json();
+    assert!(
+        shown["database_url"]
+            .as_str()
+            .unwrap()
+            .contains(&here.database.name),
+        "{shown}"
+    );
+
+    std::fs::write(&here.config, text + "  environment: elsewhere\n").unwrap();
+    let _ = here
+        .cloud
+        .modal(&["environment", "create", "elsewhere"], Path::new("/"));
+    let refused = here.create(&[]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(
+        refused.stderr.contains("it is deployed in main"),
+        "{refused}"
+    );
+    assert_eq!(
+        here.cloud
+            .modal(
+                &["app", "list", "--env", "elsewhere", "--json"],
+                Path::new("/")
+            )
+            .trim(),
+        "[]"
+    );
+}
+
+/// The keys on this machine are the only ones: they go last.
+fn it_is_taken_away_although_its_config_is_broken(here: &Environment<'_>) {
+    let shown = here.run(&["env", "show", "--output", "json"]).json();
+    std::fs::write(shown["config"].as_str().unwrap(), "placement: [").unwrap();
+    let create = here.create(&[]);
+    assert!(create.stderr.contains("config.yaml"), "{create}");
+    let destroyed = here.destroy();
+    assert_eq!(destroyed.code, Some(0), "{destroyed}");
+    for line in ["stopped app", "deleted volume", "left the schema modalflow"] {
+        assert!(destroyed.stderr.contains(line), "{destroyed}");
+    }
 }
 
 #[test]

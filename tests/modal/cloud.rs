@@ -124,6 +124,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) name: String,
     pub(crate) config: PathBuf,
     pub(crate) database: Database,
+    /// Modal's environment that it is deployed to.
+    pub(crate) there: &'static str,
 }
 
 impl<'a> Environment<'a> {
@@ -142,6 +144,7 @@ impl<'a> Environment<'a> {
             name: name.to_owned(),
             config,
             database,
+            there: "main",
         }
     }
 
@@ -162,6 +165,15 @@ impl<'a> Environment<'a> {
         self.run(&arguments)
     }
 
+    /// As [`Self::create`] where the user's settings name one of Modal's environments.
+    pub(crate) fn create_in_modals_environment(&self, name: &str) -> Ran {
+        let mut command = modalflow(["create", "--config"]);
+        command.arg(&self.config).env("MODALFLOW_ENV", &self.name);
+        self.cloud.with_token(&mut command);
+        command.env("MODAL_ENVIRONMENT", name);
+        Ran::of(command)
+    }
+
     pub(crate) fn upload(&self, path: &Path) {
         let uploaded = self.run(&[
             "dags",
@@ -179,9 +191,15 @@ impl<'a> Environment<'a> {
 
     /// Runs a DAG to its end; answers the run's id and its state.
     pub(crate) fn trigger(&self, dag_id: &str) -> (String, String) {
+        self.trigger_asking(dag_id, None)
+    }
+
+    /// The same where ticks are asked for now and then: nobody reports the end of what died.
+    pub(crate) fn trigger_asking(&self, dag_id: &str, ticks: Option<Duration>) -> (String, String) {
         let made = self.run(&["dags", "trigger", "--dag-id", dag_id, "--output", "json"]);
         let run_id = made.json()[0]["run_id"].as_str().unwrap().to_owned();
         let began = Instant::now();
+        let mut asked = began;
         loop {
             let listed = self.run(&["runs", "list", "--dag-id", dag_id, "--output", "json"]);
             let rows = listed.json();
@@ -201,10 +219,20 @@ impl<'a> Environment<'a> {
                 "run {run_id} is {state}:\n{}\n{}",
                 self.run(&["tasks", "list", "--dag-id", dag_id]),
                 self.cloud.modal(
-                    &["app", "logs", &format!("modalflow-{}", self.name)],
+                    &[
+                        "app",
+                        "logs",
+                        &format!("modalflow-{}", self.name),
+                        "--env",
+                        self.there,
+                    ],
                     Path::new("/")
                 ),
             );
+            if ticks.is_some_and(|every| asked.elapsed() > every) {
+                asked = Instant::now();
+                let _ = self.run(&["tick"]).ok();
+            }
             std::thread::sleep(Duration::from_millis(300));
         }
     }

@@ -33,7 +33,7 @@ for name, text in sorted(given["functions"].items()):
 #[test]
 fn the_emitted_program_deploys_what_create_deploys() {
     let name = Environment::unique();
-    let more = "modal:\n  tasks_per_container: 2\n  region: us-east\n  image_commands: [echo 1, echo 2]\n  images: {pandas: [echo 3]}";
+    let more = "modal:\n  region: us-east\n  image_commands: [echo 1, echo 2]\n  images: {pandas: [echo 3]}";
     let (ours, theirs) = (Cloud::start(), Cloud::start());
     let here = Environment::prepare(&ours, &name, more);
     let _ = here.create(&[]).ok();
@@ -115,7 +115,7 @@ fn the_emitted_program_deploys_what_create_deploys() {
     }
 }
 
-fn lines(cloud: &Cloud, recorded: &Recorded) -> Vec<String> {
+pub(crate) fn lines(cloud: &Cloud, recorded: &Recorded) -> Vec<String> {
     let functions: serde_json::Map<String, Value> = recorded
         .functions
         .iter()

@@ -1,14 +1,16 @@
 //! The main job, on Modal: deploy, bring a DAG in, run it to success in Modal's own container runtime, look at what it left.
 
 use std::path::Path;
+use std::time::Duration;
 
 use regex::Regex;
 use serde_json::json;
 
 use crate::cloud::{Cloud, Environment};
+use crate::emitted::lines;
 
 const DAG: &str = r#"
-import json, os
+import json, os, pathlib
 from airflow.sdk import dag, task
 
 @dag(schedule=None)
@@ -24,8 +26,19 @@ def on_modal():
 
     @task
     def last(text):
-        # A task's whole environment, for whoever looks for what should not be in it.
-        print("ENVIRONMENT " + json.dumps(dict(os.environ)))
+        # The whole environment, of the task and of all above it in its container, for whoever looks for what should not be there.
+        seen, pid = [dict(os.environ)], os.getppid()
+        while True:
+            try:
+                above = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            except PermissionError:
+                above = []
+            if not any(line.startswith(b"MODAL_TASK_ID=") for line in above):
+                break
+            seen.append([line.decode() for line in above])
+            status = pathlib.Path(f"/proc/{pid}/status").read_text().split()
+            pid = int(status[status.index("PPid:") + 1])
+        print("ENVIRONMENTS", len(seen), json.dumps(seen))
         return len(text)
 
     last(large(first()))
@@ -33,16 +46,46 @@ def on_modal():
 on_modal()
 "#;
 
+/// Its first try ends the program that runs tasks in its container.
+const FATAL: &str = r#"
+import datetime, os, pathlib, signal, time
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def fatal():
+    @task(retries=1, retry_delay=datetime.timedelta(0))
+    def ends_its_worker():
+        seen = pathlib.Path("SEEN")
+        container = os.environ["MODAL_TASK_ID"]
+        if not seen.exists():
+            seen.write_text(container)
+            parents = pathlib.Path(f"/proc/{os.getppid()}/status").read_text().split()
+            os.kill(int(parents[parents.index("PPid:") + 1]), signal.SIGKILL)
+            time.sleep(60)
+        return [seen.read_text(), container]
+
+    ends_its_worker()
+
+fatal()
+"#;
+
 #[test]
 fn a_dag_runs_to_success_and_leaves_nothing() {
     let cloud = Cloud::start();
+    // Not in Modal's default environment: what runs in a container finds its own.
+    let _ = cloud.modal(&["environment", "create", "staging"], Path::new("/"));
     let name = Environment::unique();
-    let here = Environment::prepare(
+    let _ = cloud.modal(
+        &["secret", "create", "warehouse", "A=b", "--env", "staging"],
+        Path::new("/"),
+    );
+    let mut here = Environment::prepare(
         &cloud,
         &name,
-        "scheduler: {interval_seconds: 20}\nmodal:\n  idle_seconds: 30\n  images: {pandas: [echo 1]}",
+        "scheduler: {interval_seconds: 3600}\nmodal:\n  idle_seconds: 30\n  secrets: [warehouse]\n  images: {pandas: [echo 1]}",
     );
-    let _ = here.create(&[]).ok();
+    here.there = "staging";
+    let _ = here.create_in_modals_environment("staging").ok();
 
     let file = cloud.folder.path().join("on_modal.py");
     std::fs::write(&file, DAG).unwrap();
@@ -68,7 +111,9 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
     assert_eq!(xcom("last"), json!(20_002));
     no_secret_reaches_a_task(&here, &here.log("on_modal", "last"));
     successors_start_at_once(&here, &run_id);
+    a_container_ends_with_its_worker(&here);
 
+    // Nobody names Modal's environment any more: it stays where it is, and is taken away there.
     let said = here.create(&[]);
     assert!(said.stderr.contains("nothing to change"), "{said}");
 
@@ -86,8 +131,13 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
         "{said}"
     );
     for kind in ["volume", "dict", "secret"] {
-        let left = cloud.modal(&[kind, "list", "--json"], Path::new("/"));
-        assert!(!left.contains(&name), "{left}");
+        for environment in ["main", "staging"] {
+            let left = cloud.modal(
+                &[kind, "list", "--env", environment, "--json"],
+                Path::new("/"),
+            );
+            assert!(!left.contains(&name), "{left}");
+        }
     }
 }
 
@@ -95,8 +145,11 @@ fn a_dag_runs_to_success_and_leaves_nothing() {
 fn no_secret_reaches_a_task(here: &Environment<'_>, log: &str) {
     let line = log
         .lines()
-        .find(|line| line.contains("ENVIRONMENT "))
+        .find(|line| line.contains("ENVIRONMENTS "))
         .unwrap_or_else(|| panic!("{log}"));
+    // The task's, the fork server's, the host's and that of Modal's runtime.
+    assert!(line.contains("ENVIRONMENTS 4 "), "{line}");
+    assert!(line.contains("MODALFLOW_SETTINGS"), "{line}");
     let shown = here.run(&["env", "show", "--output", "json"]).json();
     let root = Path::new(shown["root"].as_str().unwrap()).to_owned();
     let secrets: serde_json::Value =
@@ -113,8 +166,18 @@ fn no_secret_reaches_a_task(here: &Environment<'_>, log: &str) {
         forbidden.push(name.to_owned());
     }
     for word in forbidden {
-        assert!(!line.contains(&word), "a task sees {word}");
+        assert!(!line.contains(&word), "a task's container knows {word}");
     }
+    // Nor could another container of the same function: it has the worker's Secret and the user's.
+    let secrets: Vec<String> = lines(here.cloud, &here.cloud.recorded())
+        .into_iter()
+        .filter(|line| line.starts_with("run_task") && line.contains(" secret_ids "))
+        .map(|line| line.replace(&here.name, "NAME"))
+        .collect();
+    insta::assert_snapshot!(secrets.join("\n"), @r#"
+    run_task secret_ids ["st airflow-worker-NAME version 0", "st warehouse version 0"]
+    run_task_pandas secret_ids ["st airflow-worker-NAME version 0", "st warehouse version 0"]
+    "#);
 }
 
 /// A task's end asks for a tick: nobody waited for the schedule's next one.
@@ -133,9 +196,30 @@ fn successors_start_at_once(here: &Environment<'_>, run_id: &str) {
     });
     assert_eq!(waited.len(), 2);
     assert!(
-        waited.iter().any(|seconds| *seconds < 15.0),
+        waited.iter().all(|seconds| *seconds < 60.0),
         "successors waited for {waited:?} s"
     );
+}
+
+/// The next try runs in another container: the one that can't run tasks any more takes none.
+fn a_container_ends_with_its_worker(here: &Environment<'_>) {
+    let folder = here.cloud.folder.path();
+    let text = FATAL.replace("SEEN", folder.join("seen").to_str().unwrap());
+    let file = folder.join("fatal.py");
+    std::fs::write(&file, text).unwrap();
+    here.upload(&file);
+    let (_, state) = here.trigger_asking("fatal", Some(Duration::from_secs(3)));
+    assert_eq!(state, "success", "{}", here.log("fatal", "ends_its_worker"));
+    let ids = here.run(&[
+        "xcom",
+        "get",
+        "--dag-id",
+        "fatal",
+        "--task-id",
+        "ends_its_worker",
+    ]);
+    let ids = ids.json();
+    assert_ne!(ids[0], ids[1], "the same container again");
 }
 
 #[test]

@@ -118,7 +118,7 @@ pub(crate) struct Live {
     /// Rung when there is a cancellation to tell.
     pub(crate) cancel_bell: Arc<Notify>,
     pub(crate) started_at: f64,
-    /// It takes one input only, and has had it.
+    /// It takes no more inputs: it is for one only and has had it, or was asked to end.
     pub(crate) is_spent: bool,
     /// It has asked for inputs at least once.
     pub(crate) has_asked: bool,

@@ -74,7 +74,7 @@ pub(crate) fn info(
     })
 }
 
-/// What a container works on starts again elsewhere.
+/// What a container works on starts again elsewhere; one that is stopped gracefully brings it to its end and takes nothing more.
 pub(crate) fn stop(
     ask: &Ask,
     request: wire::ContainerStopRequest,
@@ -82,6 +82,13 @@ pub(crate) fn stop(
     let mut guard = ask.core.lock();
     if !guard.state.containers.contains_key(&request.task_id) {
         return Err(unknown(&request.task_id));
+    }
+    if request.graceful {
+        if let Some(live) = guard.live.get_mut(&request.task_id) {
+            live.is_spent = true;
+            live.work_bell.notify_waiters();
+        }
+        return Ok(wire::ContainerStopResponse {});
     }
     ask.core.requeue_neighbours(&mut guard, &request.task_id);
     ask.core

@@ -10,7 +10,7 @@ mod document;
 mod modal;
 
 use document::{Node, Value};
-pub use modal::{ModalConfig, PYTHON_VERSIONS};
+pub use modal::{ModalConfig, PYTHON_VERSIONS, SHORTEST_INTERVAL};
 
 /// The settings of one environment. `Config::default()` is what an empty file means.
 #[derive(Debug, Clone, PartialEq)]

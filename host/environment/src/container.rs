@@ -115,6 +115,7 @@ impl Environment {
                 airflow_version: AIRFLOW_VERSION.to_owned(),
                 execution_api_port: 0,
                 postgres: None,
+                modal_environment: None,
                 modal: None,
             },
             secrets,

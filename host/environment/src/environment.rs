@@ -176,6 +176,20 @@ impl Environment {
         }
     }
 
+    /// What is kept of an environment whose other files may be unreadable.
+    pub fn state_of(home: &Home, name: &str) -> Result<State> {
+        State::read(&home.environment(&Name::new(name)?).join("state.json"))
+    }
+
+    /// Remembers Modal's environment; from now on there may be something in it.
+    pub fn remember_modal_environment(&mut self, name: &str) -> Result<()> {
+        if self.state.modal_environment.as_deref() != Some(name) {
+            self.state.modal_environment = Some(name.to_owned());
+            self.write_state()?;
+        }
+        Ok(())
+    }
+
     /// Remembers what was deployed on Modal; none: it was taken away.
     pub fn remember_deployment(&mut self, deployment: Option<OnModal>) -> Result<()> {
         if self.state.modal != deployment {
@@ -411,6 +425,7 @@ fn lay_out(home: &Home, name: Name, given: &Given) -> Result<Environment> {
             airflow_version: AIRFLOW_VERSION.to_owned(),
             execution_api_port,
             postgres: None,
+            modal_environment: None,
             modal: None,
         },
         home: home.clone(),
@@ -530,6 +545,13 @@ async fn demolish(home: &Home, name: &Name, progress: &dyn Progress) -> Result<D
         say(format!(
             "dropped the schema modalflow in {}; Airflow's own tables there were left as they are",
             external.place()
+        ));
+    } else if let (Err(error), Ok(state)) = (&config, &state)
+        && state.phase == Phase::Ready
+        && state.postgres.is_none()
+    {
+        say(format!(
+            "left the schema modalflow in the database as it is: which one is not known ({error})"
         ));
     }
     remove_tree(&root)?;

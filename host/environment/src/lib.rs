@@ -29,7 +29,9 @@ pub mod triggerer;
 pub mod ui;
 
 pub use airflow::{Purpose, airflow_settings};
-pub use config::{Config, ModalConfig, Placement, Supervisor};
+pub use config::{
+    Config, ModalConfig, Placement, SHORTEST_INTERVAL as SHORTEST_INTERVAL_ON_MODAL, Supervisor,
+};
 pub use environment::{Destroyed, Environment};
 pub use error::Error;
 pub use home::{Home, Name};

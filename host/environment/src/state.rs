@@ -19,6 +19,10 @@ pub struct State {
     pub execution_api_port: u16,
     /// Where the embedded Postgres lies; absent when config.yaml names a database.
     pub postgres: Option<Cluster>,
+    /// The name of Modal's environment that `create` deploys to: kept before anything is made there, so that whoever takes it
+    /// away looks in the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modal_environment: Option<String>,
     /// What `create` deployed, with `placement: modal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modal: Option<OnModal>,
@@ -71,7 +75,7 @@ impl State {
         serde_json::from_slice(&text).map_err(|error| Error::Damaged {
             path: path.to_owned(),
             problem: error.to_string(),
-            hint: "the file is modalflow's own; put its last good copy back, or destroy the environment",
+            hint: "the file is modalflow's own; put its last good copy back. Only it says whether there is something on Modal to take away",
         })
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use environment::progress::Stderr;
-use environment::state::OnModal;
+use environment::state::{OnModal, State};
 use environment::{Config, Environment, Home, Name, Placement, Progress};
 
 use super::arguments::{CreateArguments, Format};
@@ -24,9 +24,8 @@ pub(super) fn concerns_modal(home: &Home, arguments: &CreateArguments) -> anyhow
         Some(path) => Some(Config::read(path)?.placement),
         None => None,
     };
-    let existing = Environment::open(home, &arguments.env.env)
-        .ok()
-        .map(|environment| environment.config().placement);
+    let existing =
+        existing(home, &arguments.env.env)?.map(|environment| environment.config().placement);
     match (existing, wanted) {
         (Some(is), Some(wanted)) if is != wanted => Err(hinted(
             format!("move environment {} by `create`", arguments.env.env),
@@ -36,10 +35,27 @@ pub(super) fn concerns_modal(home: &Home, arguments: &CreateArguments) -> anyhow
     }
 }
 
+/// The environment of that name, if there is one. One that can't be read is not one that is not there.
+fn existing(home: &Home, name: &str) -> Result<Option<Environment>, environment::Error> {
+    match Environment::open(home, name) {
+        Ok(environment) => Ok(Some(environment)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Nothing was ever deployed under that name.
+pub(super) fn is_absence(error: &environment::Error) -> bool {
+    matches!(
+        error,
+        environment::Error::UnknownEnvironment { .. } | environment::Error::Unfinished { .. }
+    )
+}
+
 pub(super) async fn create(home: &Home, arguments: CreateArguments) -> anyhow::Result<ExitCode> {
     let name = &arguments.env.env;
     Name::new(name)?;
-    let existing = Environment::open(home, name).ok();
+    let existing = existing(home, name)?;
     let config = match (&arguments.config, &existing) {
         (Some(path), _) => Config::read(path)?,
         (None, Some(existing)) => existing.config().clone(),
@@ -50,7 +66,9 @@ pub(super) async fn create(home: &Home, arguments: CreateArguments) -> anyhow::R
         return write_python(&environment, folder);
     }
     // Before anything is made: a wrong token or a database that Modal can't reach is told at once.
-    let (client, modal_environment) = remote::connect(&config).await?;
+    let (client, named) = remote::connect(&config).await?;
+    let state = existing.as_ref().map(Environment::state);
+    let modal_environment = remote::choose(&client, name, &named, state).await?;
     if arguments.plan && existing.is_none() {
         let there = client
             .app_find(&house::app_name(name), &modal_environment)
@@ -73,7 +91,7 @@ pub(super) async fn create(home: &Home, arguments: CreateArguments) -> anyhow::R
         (_, existing) => here(home, &arguments, existing).await?,
     };
     let mut blueprint = Blueprint::of(&environment, program()?)?;
-    blueprint.environment = modal_environment;
+    blueprint.environment = modal_environment.clone();
     let wanted = Fingerprint::of(&blueprint)?;
     let there = There::look(&client, &blueprint).await?;
     let changes = plan::plan(&blueprint, &wanted, &there);
@@ -86,6 +104,7 @@ pub(super) async fn create(home: &Home, arguments: CreateArguments) -> anyhow::R
         Stderr.note(&format!("environment {name}: nothing to change"));
         return Ok(ExitCode::SUCCESS);
     }
+    environment.remember_modal_environment(&modal_environment)?;
     for change in changes
         .iter()
         .filter(|change| change.action != Action::Keep)
@@ -121,6 +140,22 @@ async fn here(
     match existing {
         Some(mut environment) => {
             if let Some(config) = config {
+                // What runs must not be led to a database that it can't work on.
+                let planned = environment.clone().with_config(Some(config))?;
+                match house::connect(&planned, &Stderr).await {
+                    Ok(pool) => pool.close().await,
+                    Err(house::Error::Metadata(metadata::Error::SchemaRevision {
+                        found, ..
+                    })) => {
+                        return Err(Error::OtherDatabase {
+                            name: environment.name().to_owned(),
+                            place: planned.connection_string().place(),
+                            found,
+                        }
+                        .into());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
                 environment.reconfigure(config)?;
             }
             Ok(environment)
@@ -204,8 +239,22 @@ fn sentence(change: &Change) -> String {
 
 /// Takes away what is on Modal; answers what happened.
 pub(super) async fn destroy(environment: &mut Environment) -> anyhow::Result<Vec<String>> {
-    let (client, modal_environment) = remote::connect(environment.config()).await?;
-    let lines = destroy::destroy(&client, environment.name(), &modal_environment).await?;
+    let lines = take_away(
+        environment.name(),
+        environment.state(),
+        Some(environment.config()),
+    )
+    .await?;
     environment.remember_deployment(None)?;
     Ok(lines)
+}
+
+/// The same where the rest of the environment's files may be unreadable.
+pub(super) async fn take_away(
+    name: &str,
+    state: &State,
+    config: Option<&Config>,
+) -> anyhow::Result<Vec<String>> {
+    let (client, modal_environment) = remote::reach(state, config).await?;
+    Ok(destroy::destroy(&client, name, &modal_environment).await?)
 }

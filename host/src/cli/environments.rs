@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use environment::progress::Stderr;
-use environment::{AIRFLOW_VERSION, Environment, Home, Placement, Progress, postgres};
+use environment::state::State;
+use environment::{AIRFLOW_VERSION, Config, Environment, Home, Placement, Progress, postgres};
 use serde::Serialize;
 
 use super::arguments::{CreateArguments, DestroyArguments, EnvListArguments, EnvShowArguments};
@@ -49,26 +50,46 @@ pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitC
             ),
         ));
     }
-    if let Ok(mut environment) = Environment::open(&home, name)
-        && environment.config().placement == Placement::Modal
-    {
-        for line in deploy::destroy(&mut environment).await? {
-            Stderr.note(&line);
+    match Environment::open(&home, name) {
+        Ok(mut environment) if is_on_modal(environment.state(), Some(environment.config())) => {
+            for line in deploy::destroy(&mut environment).await? {
+                Stderr.note(&line);
+            }
         }
-    } else if let Ok(environment) = Environment::open(&home, name) {
-        let Some(seat) = local::take_seat(&environment)? else {
-            return Err(hinted(
-                format!("environment {name} is being served"),
-                "stop `modalflow-host serve` with Ctrl-C first",
-            ));
-        };
-        local::end_containers(&environment, &seat).await?;
+        Ok(environment) => {
+            let Some(seat) = local::take_seat(&environment)? else {
+                return Err(hinted(
+                    format!("environment {name} is being served"),
+                    "stop `modalflow-host serve` with Ctrl-C first",
+                ));
+            };
+            local::end_containers(&environment, &seat).await?;
+        }
+        Err(error) if deploy::is_absence(&error) => {}
+        Err(error) => {
+            // What runs on Modal goes on without this machine's files, and only they say that it is there.
+            let state = Environment::state_of(&home, name)?;
+            if is_on_modal(&state, None) {
+                for line in deploy::take_away(name, &state, None).await? {
+                    Stderr.note(&line);
+                }
+            } else if !matches!(error, environment::Error::Damaged { .. }) {
+                return Err(error.into());
+            }
+        }
     }
     let destroyed = Environment::destroy(&home, name, &Stderr).await?;
     for line in destroyed.lines {
         Stderr.note(&line);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there may be something there to take away.
+fn is_on_modal(state: &State, config: Option<&Config>) -> bool {
+    state.modal.is_some()
+        || state.modal_environment.is_some()
+        || config.is_some_and(|config| config.placement == Placement::Modal)
 }
 
 /// What `env show` shows.

@@ -43,7 +43,7 @@ pub enum Error {
     ExecutorConfig(model::executor_config::Problem),
     #[error("get what executor_config asks for")]
     Variant(#[source] modal_api::Error),
-    #[error("survey the calls of {RUN_TASK}")]
+    #[error("survey the calls of a function")]
     Survey(#[source] modal_api::Error),
     #[error("start a function call")]
     Spawn(#[source] modal_api::Error),
@@ -178,21 +178,43 @@ impl Executor {
     /// # Errors
     /// [`Error::Function`], [`Error::Spawn`]
     pub async fn call_plainly(&self, function: &str, key: Uuid) -> Result<String, Error> {
-        let handle = self
+        let function_id = self.find(function).await?;
+        let (args, kwargs) = (Value::Array(Vec::new()), Value::Map(Vec::new()));
+        self.client
+            .spawn(&function_id, args, kwargs, key)
+            .await
+            .map(|call| call.function_call_id)
+            .map_err(Error::Spawn)
+    }
+
+    /// Whether one of another function's newest calls has not begun yet.
+    ///
+    /// # Errors
+    /// [`Error::Function`], [`Error::Survey`]
+    pub(crate) async fn is_call_waiting(&self, function: &str, newest: u32) -> Result<bool, Error> {
+        let function_id = self.find(function).await?;
+        let calls = self
+            .client
+            .calls_fetch(&function_id, Latest::Count(newest))
+            .await
+            .map_err(Error::Survey)?;
+        Ok(calls
+            .iter()
+            .any(|call| call.status == FetchedStatus::Pending))
+    }
+
+    async fn find(&self, function: &str) -> Result<String, Error> {
+        let found = self
             .client
             .function_get(&self.deployed.app, function, &self.deployed.environment)
-            .await
+            .await;
+        found
+            .map(|handle| handle.function_id)
             .map_err(|source| Error::Function {
                 app: self.deployed.app.clone(),
                 name: function.to_owned(),
                 source,
-            })?;
-        let (args, kwargs) = (Value::Array(Vec::new()), Value::Map(Vec::new()));
-        self.client
-            .spawn(&handle.function_id, args, kwargs, key)
-            .await
-            .map(|call| call.function_call_id)
-            .map_err(Error::Spawn)
+            })
     }
 
     /// The fate of a call, waited for up to `wait`; `None` while it goes on.

@@ -26,7 +26,7 @@ pub(crate) const FOLDER: &str = "/opt/modalflow";
 pub(crate) const VOLUME_VERSION: u32 = 2;
 
 /// One tick takes seconds; Airflow's own code that writes DAGs may take longer.
-const TICK_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const TICK_TIMEOUT: Duration = Duration::from_secs(300);
 /// A tick that was asked for at a task's end finds the container of the one before.
 const TICK_IDLE: Duration = Duration::from_secs(20);
 const API_IDLE: Duration = Duration::from_secs(60);
@@ -118,11 +118,7 @@ pub(crate) enum Kind {
     /// Called by its schedule, and without arguments by whoever wants a tick.
     Scheduled { timeout: Duration, every: Schedule },
     /// Called with a payload.
-    Called {
-        timeout: Duration,
-        at_once: u32,
-        snapshot: bool,
-    },
+    Called { timeout: Duration, snapshot: bool },
     /// Answers HTTP.
     Server {
         port: u16,
@@ -208,7 +204,6 @@ impl Blueprint {
         let ours = vec![secrets_name(name)];
         let mut workers = vec![worker_secret_name(name)];
         workers.extend(modal.secrets.iter().cloned());
-        let at_once = modal.tasks_per_container.max(1);
         let function = |entry: &'static str, kind, secrets: &[String]| Function {
             name: entry.to_owned(),
             entry,
@@ -241,13 +236,13 @@ impl Blueprint {
             Function {
                 cpu: modal.task_cpu,
                 memory: modal.task_memory,
-                max_containers: (config.parallelism + CALLBACKS_AT_ONCE).div_ceil(at_once),
+                // One input at a time: between two the volume is looked at anew.
+                max_containers: config.parallelism + CALLBACKS_AT_ONCE,
                 idle: modal.idle,
                 ..function(
                     RUN_TASK,
                     Kind::Called {
                         timeout: config.task_timeout,
-                        at_once,
                         snapshot: modal.memory_snapshot,
                     },
                     &workers,

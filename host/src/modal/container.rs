@@ -12,6 +12,7 @@ use environment::Environment;
 use environment::container::Settings;
 use modal_api::{Client, Credentials, Resources};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -28,10 +29,14 @@ pub(crate) const SCHEDULER_TICK: &str = "scheduler_tick";
 pub(crate) const EXECUTION_API: &str = "execution_api";
 /// The server with the UI.
 pub(crate) const AIRFLOW_UI: &str = "airflow_ui";
-/// The longest that a tick stays for what waits in the triggerer.
-const LONGEST_STAY: Duration = Duration::from_secs(240);
+/// A call is over by then, with what it stays for in the triggerer; Modal ends it after [`super::blueprint::TICK_TIMEOUT`].
+const LONGEST_CALL: Duration = Duration::from_secs(270);
+/// What is left of an interval when a call ends: for the start of the next one, and for what this one's start took.
+const SPARE: Duration = Duration::from_secs(10);
 /// The longest that a tick works at what is due; the rest is the next one's.
 const LONGEST_WORK: Duration = Duration::from_secs(200);
+/// Calls of the function that ticks that are looked at for one that waits: it is among the newest.
+const NEWEST: u32 = 8;
 /// Between two wishes for a tick: what ends together asks for one.
 const PAUSE: Duration = Duration::from_millis(500);
 /// After a wish that could not be sent.
@@ -67,6 +72,11 @@ pub(crate) fn client() -> Result<Client, modal_api::Error> {
     Client::connect(url.parse()?, Credentials::container())
 }
 
+/// Modal's environment that this container is in, as its runtime says; empty is the default one.
+fn own_environment() -> String {
+    std::env::var("MODAL_ENVIRONMENT").unwrap_or_default()
+}
+
 /// What variants of `run_task` keep of it.
 pub(crate) fn deployed(environment: &Environment, settings: &Settings) -> Deployed {
     let modal = &environment.config().modal;
@@ -74,6 +84,7 @@ pub(crate) fn deployed(environment: &Environment, settings: &Settings) -> Deploy
     secrets.extend(modal.secrets.iter().cloned());
     Deployed {
         app: settings.app.clone(),
+        environment: own_environment(),
         secrets,
         volumes: BTreeMap::from([(VOLUME.to_owned(), settings.volume.clone())]),
         resources: Resources {
@@ -91,6 +102,7 @@ pub(crate) async fn tick(
     environment: Environment,
     progress: &dyn environment::Progress,
 ) -> Result<tick::Report, Error> {
+    let began = Instant::now();
     let house = House::open(environment, progress).await?;
     let wake = Wake::default();
     let mut watch = Watch::new(Arc::clone(&house.executor), wake.asker());
@@ -113,9 +125,9 @@ pub(crate) async fn tick(
     .await?;
     let waiting =
         total.task_instances_deferred + total.asset_watchers + total.callbacks_in_triggerer;
-    if waiting > 0 {
-        let stay = house.environment.config().interval.min(LONGEST_STAY);
-        let over = Box::pin(tokio::time::sleep(stay));
+    let until = began + stay(house.environment.config().interval);
+    if waiting > 0 && Instant::now() < until && !is_next_waiting(&house.executor).await {
+        let over = Box::pin(tokio::time::sleep_until(until));
         serve::run(
             &house,
             &mut watch,
@@ -128,6 +140,22 @@ pub(crate) async fn tick(
         .await?;
     }
     Ok(total)
+}
+
+/// How long after its beginning a call ends at the latest if something waits in the triggerer. Calls of the schedule come one
+/// interval after another and run one at a time: were they longer, they would pile up.
+fn stay(interval: Duration) -> Duration {
+    interval.saturating_sub(SPARE).min(LONGEST_CALL)
+}
+
+/// Whether a call that has not begun will tick as soon as there is room. It sees all that is committed by now.
+async fn is_next_waiting(executor: &crate::executor::Executor) -> bool {
+    let waiting = executor.is_call_waiting(SCHEDULER_TICK, NEWEST).await;
+    waiting.unwrap_or_else(|error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, "whether a tick waits is not known");
+        false
+    })
 }
 
 /// Answers the Execution API until `told`. Each commit that ends something asks for a tick.
@@ -158,12 +186,14 @@ pub(crate) async fn execution_api(
 async fn ask_for_ticks(executor: Arc<crate::executor::Executor>, bell: Arc<Notify>) {
     loop {
         bell.notified().await;
-        while let Err(error) = executor.call_plainly(SCHEDULER_TICK, Uuid::new_v4()).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot ask for a tick"
-            );
-            tokio::time::sleep(RETRY).await;
+        if !is_next_waiting(&executor).await {
+            while let Err(error) = executor.call_plainly(SCHEDULER_TICK, Uuid::new_v4()).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot ask for a tick"
+                );
+                tokio::time::sleep(RETRY).await;
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -199,7 +229,9 @@ pub(crate) async fn ui(
 pub(crate) async fn address_of(environment: &Environment, function: &str) -> Result<String, Error> {
     let app = environment.container().map_or("", |settings| &settings.app);
     let found = async {
-        let handle = client()?.function_get(app, function, "").await?;
+        let handle = client()?
+            .function_get(app, function, &own_environment())
+            .await?;
         match handle.web_url {
             url if url.is_empty() => Err(modal_api::Error::Unexpected(format!(
                 "{function} has no address"
@@ -218,8 +250,25 @@ pub(crate) async fn worker(
     socket: &Path,
     progress: &dyn environment::Progress,
 ) -> Result<(), Error> {
-    let mut config = local::worker_config(environment, progress).await?;
-    config.limits.concurrent_tasks = environment.config().modal.tasks_per_container as usize;
+    let config = local::worker_config(environment, progress).await?;
     supervisor::bridge::run(config, socket).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modal::blueprint::TICK_TIMEOUT;
+
+    #[test]
+    fn a_call_ends_before_the_next_one_is_due_and_before_modal_ends_it() {
+        for interval in environment::SHORTEST_INTERVAL_ON_MODAL.as_secs()..=86_400 {
+            let interval = Duration::from_secs(interval);
+            let stay = stay(interval);
+            assert!(stay + SPARE <= interval, "{interval:?}");
+            assert!(stay >= SPARE, "no time for the triggerer: {interval:?}");
+        }
+        assert!(LONGEST_CALL + SPARE < TICK_TIMEOUT);
+        assert!(LONGEST_WORK < LONGEST_CALL);
+    }
 }

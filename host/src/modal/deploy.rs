@@ -85,7 +85,7 @@ impl Making<'_> {
         tag: &str,
     ) -> Result<Deployed, Error> {
         let blueprint = self.blueprint;
-        let step = self.progress.step("making volume, dict and secrets");
+        let step = self.progress.step("making volume and dict");
         let volume = self
             .client
             .volume_get_or_create(
@@ -98,11 +98,13 @@ impl Making<'_> {
         self.client
             .dict_get_or_create(&blueprint.dict, &blueprint.environment, Creation::IfMissing)
             .await?;
-        let secrets = self.secrets().await?;
+        let mut secrets = self.secrets_of_others().await?;
         drop(step);
         let mount_ids = self.code().await?;
         let (image_id, images) = self.images().await?;
         let step = self.progress.step("deploying functions");
+        // As late as can be: containers of the deployment before read them too.
+        secrets.extend(self.own_secrets().await?);
         let parts = Parts {
             image_id,
             images,
@@ -163,25 +165,31 @@ impl Making<'_> {
             .await
     }
 
-    /// Ours are written, the user's looked up; ids by name.
-    async fn secrets(&self) -> Result<BTreeMap<String, String>, Error> {
+    /// The user's, by name; they must be there.
+    async fn secrets_of_others(&self) -> Result<BTreeMap<String, String>, Error> {
         let environment = &self.blueprint.environment;
+        let functions = &self.blueprint.functions;
         let mut ids = BTreeMap::new();
-        for function in &self.blueprint.functions {
-            for name in &function.secrets {
-                if ids.contains_key(name) {
-                    continue;
-                }
-                let id = match self.blueprint.own_secret(name) {
-                    Some(secret) => {
-                        self.client
-                            .secret_put(name, environment, secret.values.clone())
-                            .await?
-                    }
-                    None => self.client.secret_find(name, environment, &[]).await?,
-                };
+        for name in functions.iter().flat_map(|function| &function.secrets) {
+            if self.blueprint.own_secret(name).is_none() && !ids.contains_key(name) {
+                let id = self.client.secret_find(name, environment, &[]).await?;
                 ids.insert(name.clone(), id);
             }
+        }
+        Ok(ids)
+    }
+
+    /// Ours, written; ids by name.
+    async fn own_secrets(&self) -> Result<BTreeMap<String, String>, Error> {
+        let environment = &self.blueprint.environment;
+        let mut ids = BTreeMap::new();
+        for secret in &self.blueprint.secrets {
+            let values = secret.values.clone();
+            let id = self
+                .client
+                .secret_put(&secret.name, environment, values)
+                .await?;
+            ids.insert(secret.name.clone(), id);
         }
         Ok(ids)
     }
@@ -357,17 +365,10 @@ fn define(function: &Function, app: &str, parts: &Parts) -> Definition {
                 }
             });
         }
-        Kind::Called {
-            timeout,
-            at_once,
-            snapshot,
-        } => {
+        Kind::Called { timeout, snapshot } => {
             definition.timeout = *timeout;
             definition.retries = Some(Retries::default());
             definition.memory_snapshot = *snapshot;
-            if *at_once > 1 {
-                definition.max_concurrent_inputs = *at_once;
-            }
         }
         Kind::Server { .. } => {}
     }

@@ -163,7 +163,7 @@ fn define(function: &Function, text: &mut String) {
         format!("scaledown_window={}", function.idle.as_secs()),
     ];
     let region = function.region.as_deref().map(quoted);
-    let mut target = format!("{MODULE}.{}", function.entry);
+    let target = format!("{MODULE}.{}", function.entry);
     if function.name != function.entry {
         options.push(format!("name={}", quoted(&function.name)));
     }
@@ -177,20 +177,13 @@ fn define(function: &Function, text: &mut String) {
             options.extend(region.map(|region| format!("region={region}")));
             "function"
         }
-        Kind::Called {
-            timeout,
-            at_once,
-            snapshot,
-        } => {
+        Kind::Called { timeout, snapshot } => {
             options.push(format!("timeout={}", timeout.as_secs()));
             options.push("retries=0".to_owned());
             if *snapshot {
                 options.push("enable_memory_snapshot=True".to_owned());
             }
             options.extend(region.map(|region| format!("region={region}")));
-            if *at_once > 1 {
-                target = format!("modal.concurrent(max_inputs={at_once})({target})");
-            }
             "function"
         }
         Kind::Server {

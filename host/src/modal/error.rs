@@ -25,6 +25,24 @@ pub(crate) enum Error {
          hint: copy envs/{name} below MODALFLOW_HOME from where it was created, or stop that app first: modal app stop {app}"
     )]
     Foreign { app: String, name: String },
+    #[error(
+        "deploy environment {name} to Modal's environment {wanted}: it is deployed in {there}\n\
+         hint: set modal.environment to {there} (or MODAL_ENVIRONMENT, or leave both out), or destroy it first: modalflow-host destroy --env {name} --yes"
+    )]
+    Elsewhere {
+        name: String,
+        there: String,
+        wanted: String,
+    },
+    #[error(
+        "move environment {name} to {place}: there is no Airflow 3.3.2 in that database (schema revision {found})\n\
+         hint: copy the database there first (pg_dump), or take another name for an environment on it"
+    )]
+    OtherDatabase {
+        name: String,
+        place: String,
+        found: String,
+    },
     #[error("read {}", path.display())]
     Read {
         path: PathBuf,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use environment::state::State;
 use environment::{Environment, Placement};
 use futures::{StreamExt, TryStreamExt};
 use modal_api::{
@@ -33,7 +34,24 @@ pub(crate) struct Remote {
 /// The client that the user's settings name, and Modal's environment if they name one.
 pub(crate) async fn connect(config: &environment::Config) -> Result<(Client, String), Error> {
     let settings = Config::load()?;
-    if let Some(connection) = &config.connection_string
+    let client = client(&settings, Some(config)).await?;
+    let environment = named(settings, Some(config));
+    Ok((client, environment))
+}
+
+/// The same for what is deployed: it is where it was deployed, whatever the settings name today.
+pub(crate) async fn reach(
+    state: &State,
+    config: Option<&environment::Config>,
+) -> Result<(Client, String), Error> {
+    let settings = Config::load()?;
+    let client = client(&settings, config).await?;
+    let there = state.modal_environment.clone();
+    Ok((client, there.unwrap_or_else(|| named(settings, config))))
+}
+
+async fn client(settings: &Config, config: Option<&environment::Config>) -> Result<Client, Error> {
+    if let Some(connection) = config.and_then(|config| config.connection_string.as_ref())
         && connection.is_local()
         && !settings.servers.iter().all(modal_api::ServerUrl::is_local)
     {
@@ -41,13 +59,40 @@ pub(crate) async fn connect(config: &environment::Config) -> Result<(Client, Str
             place: connection.place(),
         });
     }
-    let client = Client::open(&settings).await?;
+    let client = Client::open(settings).await?;
     client.hello().await?;
-    let environment = match config.modal.environment.as_str() {
-        "" => settings.environment,
-        named => named.to_owned(),
-    };
-    Ok((client, environment))
+    Ok(client)
+}
+
+fn named(settings: Config, config: Option<&environment::Config>) -> String {
+    match config.map(|config| config.modal.environment.as_str()) {
+        None | Some("") => settings.environment,
+        Some(named) => named.to_owned(),
+    }
+}
+
+/// Where to deploy to, by its name. What is deployed stays in its environment.
+pub(crate) async fn choose(
+    client: &Client,
+    name: &str,
+    named: &str,
+    state: Option<&State>,
+) -> Result<String, Error> {
+    let there = state.and_then(|state| state.modal_environment.as_deref());
+    if let Some(there) = there
+        && named.is_empty()
+    {
+        return Ok(there.to_owned());
+    }
+    let wanted = client.environment_get(named).await?.name;
+    match there {
+        Some(there) if there != wanted => Err(Error::Elsewhere {
+            name: name.to_owned(),
+            there: there.to_owned(),
+            wanted,
+        }),
+        _ => Ok(wanted),
+    }
 }
 
 impl Remote {
@@ -61,7 +106,8 @@ impl Remote {
                 name: environment.name().to_owned(),
             });
         }
-        let (client, modal_environment) = connect(environment.config()).await?;
+        let (client, modal_environment) =
+            reach(environment.state(), Some(environment.config())).await?;
         Ok(Some(Self {
             client,
             environment: modal_environment,

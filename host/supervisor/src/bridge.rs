@@ -6,7 +6,7 @@
 //! a snapshot of the container's memory: whatever is true of one container only comes with `hello`.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -36,6 +36,8 @@ enum Word {
     Hello {
         container: String,
         execution_api_url: String,
+        /// What tasks find in this container, also what is private to us.
+        environment: BTreeMap<String, String>,
     },
     /// Nothing runs: let go of the volume.
     Rest,
@@ -166,9 +168,10 @@ impl Bridge {
             Word::Hello {
                 container,
                 execution_api_url,
+                environment,
             } => {
                 config.execution_api_url = execution_api_url;
-                let answer = match self.wake_up(config, &container).await {
+                let answer = match self.wake_up(config, &container, environment).await {
                     Ok(supervisor) => {
                         self.supervisor = Some(Arc::new(supervisor));
                         Answer::Ready
@@ -193,7 +196,13 @@ impl Bridge {
         }
     }
 
-    async fn wake_up(&self, config: &WorkerConfig, container: &str) -> Result<Supervisor, Error> {
+    async fn wake_up(
+        &self,
+        config: &WorkerConfig,
+        container: &str,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Supervisor, Error> {
+        self.warm.adopt(config, environment)?;
         let plugins = Plugins::load(config).await?;
         let durable: Arc<dyn Durable> = self.volume.clone();
         self.warm

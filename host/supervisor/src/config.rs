@@ -157,9 +157,21 @@ impl WorkerConfig {
     /// The environment of the fork server and so of every task: this process's own without what is modalflow's or Modal's to
     /// know, then what Airflow needs, then the configured settings.
     pub(crate) fn python_environment(&self, hostname: &str) -> BTreeMap<String, String> {
+        let own = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        self.python_environment_on(own.collect(), hostname)
+    }
+
+    /// The same on another environment than this process's own.
+    pub(crate) fn python_environment_on(
+        &self,
+        base: BTreeMap<String, String>,
+        hostname: &str,
+    ) -> BTreeMap<String, String> {
         const SECRETS: [&str; 3] = ["MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_SERVER_URL"];
-        let mut environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        let mut environment: BTreeMap<String, String> = base
+            .into_iter()
             .filter(|(name, _)| {
                 !name.starts_with("MODALFLOW_") && !SECRETS.contains(&name.as_str())
             })

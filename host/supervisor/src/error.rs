@@ -37,6 +37,8 @@ pub enum Error {
     Fork(String),
     #[error("open a socket pair for a task")]
     Sockets(#[source] std::io::Error),
+    #[error("keep the environment of tasks")]
+    Environment(#[source] std::io::Error),
     #[error("use the Execution API address {url:?}: {reason}")]
     ExecutionApiUrl { url: String, reason: String },
     #[error("reach the container's runtime at {path}")]

@@ -9,9 +9,11 @@ use std::{
     os::fd::{AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::Stdio,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
@@ -73,6 +75,8 @@ pub(crate) struct Ended {
 pub(crate) struct ForkServer {
     launch: Launch,
     running: Mutex<Option<Running>>,
+    /// What children have to change in the environment that they are forked with: a file of JSON, as it may be large.
+    changes: std::sync::Mutex<Option<Arc<OwnedFd>>>,
 }
 
 #[derive(Debug)]
@@ -93,6 +97,7 @@ impl ForkServer {
     pub(crate) async fn start(launch: Launch) -> Result<Self, Error> {
         let server = Self {
             running: Mutex::new(None),
+            changes: std::sync::Mutex::default(),
             launch,
         };
         server.requests().await?;
@@ -103,11 +108,15 @@ impl ForkServer {
     pub(crate) async fn fork(
         &self,
         role: &Role<'_>,
-        sockets: Vec<OwnedFd>,
+        mut sockets: Vec<OwnedFd>,
     ) -> Result<Forked, Error> {
         let requests = self.requests().await?;
         let (answer, answered) = oneshot::channel();
-        let role = serde_json::to_value(role).expect("a role has a JSON form");
+        let mut role = serde_json::to_value(role).expect("a role has a JSON form");
+        if let Some(changes) = self.changes() {
+            sockets.push(changes.try_clone().map_err(Error::Environment)?);
+            role["changes"] = true.into();
+        }
         requests
             .send(Request {
                 role,
@@ -121,6 +130,27 @@ impl ForkServer {
             Ok(Err(_)) => Err(Error::ForkServerGone),
             Err(_) => Err(Error::ForkServerSilent(ANSWER.as_secs())),
         }
+    }
+
+    /// Children that are forked from now on have this environment.
+    pub(crate) fn adopt(&self, environment: &BTreeMap<String, String>) -> std::io::Result<()> {
+        let changes = changes(&self.launch.environment, environment);
+        let file = match changes.is_empty() {
+            true => None,
+            false => {
+                let file = memfd_create("environment", MFdFlags::MFD_CLOEXEC)?;
+                let mut file = std::fs::File::from(file);
+                std::io::Write::write_all(&mut file, &serde_json::to_vec(&changes)?)?;
+                Some(Arc::new(OwnedFd::from(file)))
+            }
+        };
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        Ok(())
+    }
+
+    fn changes(&self) -> Option<Arc<OwnedFd>> {
+        let changes = self.changes.lock();
+        changes.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn requests(&self) -> Result<mpsc::Sender<Request>, Error> {
@@ -140,6 +170,20 @@ impl ForkServer {
         });
         Ok(requests)
     }
+}
+
+/// What makes one environment of the other; null for what is to go.
+fn changes<'a>(
+    from: &'a BTreeMap<String, String>,
+    to: &'a BTreeMap<String, String>,
+) -> BTreeMap<&'a str, Option<&'a str>> {
+    let gone = from.keys().filter(|name| !to.contains_key(*name));
+    let gone = gone.map(|name| (name.as_str(), None));
+    let new = to
+        .iter()
+        .filter(|(name, value)| from.get(*name) != Some(*value));
+    let new = new.map(|(name, value)| (name.as_str(), Some(value.as_str())));
+    gone.chain(new).collect()
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! The supervisor: one for many tasks.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -97,6 +97,19 @@ impl Warm {
             sensitive_names,
             hostname,
         })
+    }
+
+    /// Has tasks run in an environment made of this one: in another container than where the fork server was started, Secrets
+    /// may say something else.
+    pub(crate) fn adopt(
+        &self,
+        config: &WorkerConfig,
+        environment: BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let environment = config.python_environment_on(environment, &self.hostname);
+        self.fork_server
+            .adopt(&environment)
+            .map_err(Error::Environment)
     }
 
     /// A supervisor in a container that may be another one than where the fork server was started.

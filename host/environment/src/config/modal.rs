@@ -13,8 +13,8 @@ use crate::{Error, Result};
 pub const PYTHON_VERSIONS: [&str; 4] = ["3.10", "3.11", "3.12", "3.13"];
 /// Modal's longest timeout of one call.
 const LONGEST_CALL: Duration = Duration::from_secs(24 * 3600);
-/// The shortest pause between two calls of a schedule that makes sense there.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest pause between two calls of the schedule in which Airflow's triggerer, too, gets something done.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is deployed on Modal, and how large.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +44,6 @@ pub struct ModalConfig {
     pub task_cpu: f64,
     /// `modal.task_memory`: MiB that one worker's container asks for.
     pub task_memory: u32,
-    /// `modal.tasks_per_container`: tasks that one worker runs at once.
-    pub tasks_per_container: u32,
     /// `modal.idle_seconds`: how long a container without work stays warm.
     pub idle: Duration,
     /// `modal.memory_snapshot`: workers start from a snapshot of their memory.
@@ -67,7 +65,6 @@ impl Default for ModalConfig {
             secrets: Vec::new(),
             task_cpu: 0.5,
             task_memory: 512,
-            tasks_per_container: 1,
             idle: Duration::from_secs(60),
             memory_snapshot: true,
         }
@@ -113,9 +110,15 @@ impl ModalConfig {
             }
             "modal.task_cpu" => self.task_cpu = value.number(0.125, 64.0)?,
             "modal.task_memory" => self.task_memory = narrow(value.whole(128, 344_064)?),
-            "modal.tasks_per_container" => {
-                self.tasks_per_container = narrow(value.whole(1, 256)?);
-            }
+            // The key is known so that whoever wants more learns why it can't be had.
+            "modal.tasks_per_container" => match value.whole(1, 256)? {
+                1 => {}
+                _ => {
+                    return Err(value.wrong(
+                        "1 (while a task runs, its container can't look at the volume anew, and a second one could miss what was written since)",
+                    ));
+                }
+            },
             "modal.idle_seconds" => self.idle = Duration::from_secs(value.whole(2, 3_600)?),
             "modal.memory_snapshot" => self.memory_snapshot = value.truth()?,
             _ => return Err(unknown(value.key, value.place)),
@@ -207,8 +210,8 @@ impl Config {
         if self.interval < SHORTEST_INTERVAL {
             return wrong(
                 "scheduler.interval_seconds",
-                "each tick is a call of a function there",
-                "5 is the least with placement modal; a finished task asks for a tick at once anyhow",
+                "each tick is a call of a function there, which starts Airflow's triggerer for what is deferred",
+                "30 is the least with placement modal; a finished task asks for a tick at once anyhow",
             );
         }
         Ok(())
@@ -254,10 +257,6 @@ impl Config {
         put(
             "modal",
             &[
-                (
-                    "tasks_per_container",
-                    self.modal.tasks_per_container.to_string(),
-                ),
                 ("task_cpu", self.modal.task_cpu.to_string()),
                 ("task_memory", self.modal.task_memory.to_string()),
                 // Their names alone: containers check what DAGs ask for. JSON is YAML.

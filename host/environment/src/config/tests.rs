@@ -74,7 +74,7 @@ modal:
   secrets: [warehouse]
   task_cpu: 2
   task_memory: 1024
-  tasks_per_container: 4
+  tasks_per_container: 1
   idle_seconds: 20
   memory_snapshot: false
 ";
@@ -84,7 +84,7 @@ modal:
     // What containers read says the same of all that concerns them.
     let there = Config::parse(&config.for_containers(), "settings").unwrap();
     assert_eq!(there.interval, config.interval);
-    assert_eq!(there.modal.tasks_per_container, 4);
+    assert_eq!(there.modal.task_memory, 1024);
     assert!(!config.for_containers().contains("hush"));
 }
 
@@ -120,6 +120,7 @@ fn mistakes_are_answered_with_place_and_remedy() {
         "modal:\n  python_version: '3.9'\n",
         "modal:\n  secrets: warehouse\n",
         "modal:\n  task_memory: 1\n",
+        "modal:\n  tasks_per_container: 2\n",
         "placement: modal\ndatabase:\n  connection_string: postgresql://u:hush@h/d\nworker:\n  supervisor: airflow\n",
         "placement: modal\ndatabase:\n  connection_string: postgresql://u:hush@h/d\nscheduler:\n  interval_seconds: 1\n",
     ];
@@ -214,10 +215,13 @@ fn mistakes_are_answered_with_place_and_remedy() {
     read config.yaml, line 2: modal.task_memory: expected a whole number from 128 to 344064, found 1
     hint: for example `task_memory: 512`
 
+    read config.yaml, line 2: modal.tasks_per_container: expected 1 (while a task runs, its container can't look at the volume anew, and a second one could miss what was written since), found 2
+    hint: for example `tasks_per_container: 1`
+
     read config.yaml: worker.supervisor: Airflow's own supervisor can't make a Modal volume durable before it reports a task's end
     hint: leave the key out: modalflow's supervisor runs tasks on Modal
 
-    read config.yaml: scheduler.interval_seconds: each tick is a call of a function there
-    hint: 5 is the least with placement modal; a finished task asks for a tick at once anyhow
+    read config.yaml: scheduler.interval_seconds: each tick is a call of a function there, which starts Airflow's triggerer for what is deferred
+    hint: 30 is the least with placement modal; a finished task asks for a tick at once anyhow
     "#);
 }

@@ -72,6 +72,12 @@ with DAG("trial", schedule=None):
     leave_silently()
 
     @task
+    def environment():
+        print("environment:", *(os.environ.get(name) for name in ("TRIAL_SECRET", "CARGO_MANIFEST_DIR", "MODALFLOW_KEYS")))
+
+    environment()
+
+    @task
     def sleep():
         print("sleeping")
         deadline = time.monotonic() + float(os.environ.get("TRIAL_SLEEP", "300"))
