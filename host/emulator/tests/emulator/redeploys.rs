@@ -76,7 +76,7 @@ impl App {
                 module: "changing".to_owned(),
                 name: "work".to_owned(),
             };
-            let mut definition = Definition::new("changes", *name, code, &image.image_id);
+            let mut definition = Definition::new("changes", name, code, &image.image_id);
             definition.mount_ids = vec![client.mount_of_client().await.unwrap(), source.clone()];
             definition.scaling = Scaling {
                 max_containers: Some(1),
