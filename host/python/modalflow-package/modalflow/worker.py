@@ -60,7 +60,7 @@ def run_workload(call: dict) -> dict:
     try:
         with _command(work) as command:
             code = _run(command, _environment(work))
-            has_left = "command" not in work and code == 0 and Path(command[-1]).stat().st_size == 0
+            has_left = "--json-path" in command and code == 0 and Path(command[-1]).stat().st_size == 0
     finally:
         _commit_logs()
     return {"exit_code": code, "left": True} if has_left else {"exit_code": code}
