@@ -53,7 +53,7 @@ worker: {supervisor: airflow}
 xcom:
   inline_bytes: 0
   max_bytes: 1000
-"), @r#"Config { placement: Local, modal: ModalConfig { environment: "", region: None, routing_region: "us-east", python_version: "3.12", image: None, airflow_python: None, requirements: None, image_commands: [], images: {}, secrets: [], task_cpu: 0.5, task_memory: 512, tasks_per_container: 1, idle: 60s, memory_snapshot: true }, connection_string: Some(postgresql://u@db.example:5433/airflow), interval: 7s, parse_timeout: 500ms, parallelism: 3, task_timeout: 9s, callback_timeout: 300s, supervisor: Airflow, xcom_inline_bytes: 0, xcom_max_bytes: 1000 }"#);
+"), @r#"Config { placement: Local, modal: ModalConfig { environment: "", region: None, routing_region: "us-east", python_version: "3.12", image: None, airflow_python: None, requirements: None, image_commands: [], images: {}, secrets: [], task_cpu: 0.5, task_memory: 512, idle: 60s, memory_snapshot: true }, connection_string: Some(postgresql://u@db.example:5433/airflow), interval: 7s, parse_timeout: 500ms, parallelism: 3, task_timeout: 9s, callback_timeout: 300s, supervisor: Airflow, xcom_inline_bytes: 0, xcom_max_bytes: 1000 }"#);
 }
 
 #[test]
@@ -80,7 +80,7 @@ modal:
 ";
     let config = Config::parse(text, "config.yaml").unwrap();
     assert_eq!(config.placement, Placement::Modal);
-    insta::assert_snapshot!(format!("{:?}", config.modal), @r#"ModalConfig { environment: "staging", region: Some("eu-west"), routing_region: "eu-west", python_version: "3.10", image: Some("registry.example/airflow:3.3.2"), airflow_python: Some("/opt/python"), requirements: Some("more.txt"), image_commands: ["apt-get install -y git", "echo 1"], images: {}, secrets: ["warehouse"], task_cpu: 2.0, task_memory: 1024, tasks_per_container: 4, idle: 20s, memory_snapshot: false }"#);
+    insta::assert_snapshot!(format!("{:?}", config.modal), @r#"ModalConfig { environment: "staging", region: Some("eu-west"), routing_region: "eu-west", python_version: "3.10", image: Some("registry.example/airflow:3.3.2"), airflow_python: Some("/opt/python"), requirements: Some("more.txt"), image_commands: ["apt-get install -y git", "echo 1"], images: {}, secrets: ["warehouse"], task_cpu: 2.0, task_memory: 1024, idle: 20s, memory_snapshot: false }"#);
     // What containers read says the same of all that concerns them.
     let there = Config::parse(&config.for_containers(), "settings").unwrap();
     assert_eq!(there.interval, config.interval);
