@@ -241,4 +241,14 @@ fn a_workspace_that_is_full_says_what_to_do_and_create_completes_later() {
 
     let completed = here.create(&[]);
     assert_eq!(completed.code, Some(0), "{completed}");
+
+    // Another workspace has nothing of it, which is no reason to throw its keys away.
+    let other = Cloud::start();
+    let mut command = modalflow(["destroy", "--env", &name, "--yes"]);
+    other.with_token(&mut command);
+    let elsewhere = Ran::of(command);
+    assert_eq!(elsewhere.code, Some(1), "{elsewhere}");
+    assert!(elsewhere.stderr.contains("add --forget"), "{elsewhere}");
+    let destroyed = here.destroy();
+    assert!(destroyed.stderr.contains("stopped app"), "{destroyed}");
 }

@@ -178,6 +178,9 @@ pub(super) struct DestroyArguments {
     /// Confirm that DAGs, runs, logs and XComs are to be removed
     #[arg(short, long)]
     pub(super) yes: bool,
+    /// Remove what this machine knows of it although nothing of it is found on Modal
+    #[arg(long)]
+    pub(super) forget: bool,
 }
 
 #[derive(Debug, Args)]

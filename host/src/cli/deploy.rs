@@ -238,13 +238,12 @@ fn sentence(change: &Change) -> String {
 }
 
 /// Takes away what is on Modal; answers what happened.
-pub(super) async fn destroy(environment: &mut Environment) -> anyhow::Result<Vec<String>> {
-    let lines = take_away(
-        environment.name(),
-        environment.state(),
-        Some(environment.config()),
-    )
-    .await?;
+pub(super) async fn destroy(
+    environment: &mut Environment,
+    is_forgotten: bool,
+) -> anyhow::Result<Vec<String>> {
+    let (name, state) = (environment.name(), environment.state());
+    let lines = take_away(name, state, Some(environment.config()), is_forgotten).await?;
     environment.remember_deployment(None)?;
     Ok(lines)
 }
@@ -254,7 +253,17 @@ pub(super) async fn take_away(
     name: &str,
     state: &State,
     config: Option<&Config>,
+    is_forgotten: bool,
 ) -> anyhow::Result<Vec<String>> {
     let (client, modal_environment) = remote::reach(state, config).await?;
-    Ok(destroy::destroy(&client, name, &modal_environment).await?)
+    let lines = destroy::destroy(&client, name, &modal_environment).await?;
+    if lines.is_empty() && state.modal.is_some() && !is_forgotten {
+        return Err(hinted(
+            format!(
+                "nothing of environment {name} is where it was deployed, as far as this token can see"
+            ),
+            "use the token of the workspace that it was deployed in; if somebody has removed it there, add --forget",
+        ));
+    }
+    Ok(lines)
 }

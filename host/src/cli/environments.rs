@@ -52,7 +52,7 @@ pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitC
     }
     match Environment::open(&home, name) {
         Ok(mut environment) if is_on_modal(environment.state(), Some(environment.config())) => {
-            for line in deploy::destroy(&mut environment).await? {
+            for line in deploy::destroy(&mut environment, arguments.forget).await? {
                 Stderr.note(&line);
             }
         }
@@ -70,7 +70,7 @@ pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitC
             // What runs on Modal goes on without this machine's files, and only they say that it is there.
             let state = Environment::state_of(&home, name)?;
             if is_on_modal(&state, None) {
-                for line in deploy::take_away(name, &state, None).await? {
+                for line in deploy::take_away(name, &state, None, arguments.forget).await? {
                     Stderr.note(&line);
                 }
             } else if !matches!(error, environment::Error::Damaged { .. }) {
