@@ -10,7 +10,7 @@ const LONGEST_REASON: usize = 400;
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The worker returned. Its task instance has reported by itself, or was taken or gone when it came.
+    /// The worker returned. Its task instance has reported by itself, or was gone when it came.
     Returned,
     /// It came a second time, and another container has the try: that one's heartbeats tell what becomes of it.
     Taken,
