@@ -17,6 +17,8 @@ import rows
 from systems import System
 
 FINISHED = ("success", "failed")
+#: Seconds that a process may take to leave after its task has ended.
+LAST_WORDS = 10
 
 
 @dataclass
@@ -134,6 +136,10 @@ class Player:
                 case _:
                     while not self.is_so(verb, rest):
                         yield True
+        # After its end is told a task still writes: rendered fields that it changed while it ran, for one.
+        end = time.monotonic() + LAST_WORDS
+        while self.system.is_ending(case.dags) and time.monotonic() < end:
+            yield True
 
     def note(self, result: dict, number: int, answer: tuple[int, object]) -> None:
         status, said = answer

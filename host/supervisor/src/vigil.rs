@@ -67,12 +67,10 @@ impl Vigil<'_> {
                 () = cancel.cancelled() => Stop::Cancelled,
             }
         };
-        let first = match stop {
-            Stop::Cancelled => Signal::SIGINT,
-            Stop::Told | Stop::Outage | Stop::Overtime => Signal::SIGTERM,
-        };
         self.explain(stop).await;
-        let ended = kill(self.pid, first, ended, self.limits.escalation()).await;
+        // `on_kill` runs. A SIGINT would be an exception in the task, and its failure callbacks would run for a try that
+        // may go on elsewhere.
+        let ended = kill(self.pid, Signal::SIGTERM, ended, self.limits.escalation()).await;
         if stop == Stop::Told {
             self.log.say("error", "Task killed!", &[]).await;
         }

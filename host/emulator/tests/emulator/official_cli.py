@@ -1,9 +1,7 @@
 """A session of the official command line, in one process: what each command prints, with what changes taken out."""
 
-import contextlib
 import difflib
 import hashlib
-import io
 import os
 import re
 import sys
@@ -19,6 +17,9 @@ VOLATILE = [
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC|\+00:00)?", "TIME"),
     (r"http://127.0.0.1:\d+", "URL"),
 ]
+
+#: Where lines go.
+say = print
 
 
 def forked(action):
@@ -59,12 +60,12 @@ def cli(line, *more):
     # Tables and frames become their cells.
     text = re.sub(r"[━┏┓┗┛┡┩┃│└┘├┤┬┴┼─┳╇┻╭╮╰╯]+", "|", text)
     lines = [re.sub(r"\s*\|[\s|]*", " | ", re.sub(r"  +", " ", line)).strip() for line in text.splitlines()]
-    print(f"$ modal {line}" + "".join(f" {os.path.basename(word)}" for word in more))
+    say(f"$ modal {line}" + "".join(f" {os.path.basename(word)}" for word in more))
     for line in lines:
         if line.strip("| "):
-            print("  " + line.replace(FOLDER, "FOLDER").strip("| "))
+            say("  " + line.replace(FOLDER, "FOLDER").strip("| "))
     if code:
-        print("  ->", code)
+        say(f"  -> {code}")
 
 
 def sdk(action):
@@ -85,7 +86,7 @@ with open(note, "w") as file:
 
 def same(path):
     digest = lambda path: hashlib.sha256(open(path, "rb").read()).hexdigest()
-    print("  same as what went up:", digest(path) == digest(big))
+    say(f"  same as what went up: {digest(path) == digest(big)}")
 
 
 cli("token info")
@@ -164,9 +165,10 @@ def files_on_a_volume(version):
 # Version 2 is told where it differs from version 1.
 told = []
 for version in ("1", "2"):
-    with contextlib.redirect_stdout(io.StringIO()) as page:
-        files_on_a_volume(version)
-    told.append(re.sub(rf"\b(files|archive|back|version ){version}\b", r"\1N", page.getvalue()).splitlines())
+    say = (page := []).append
+    files_on_a_volume(version)
+    told.append([re.sub(rf"\b(files|archive|back|version ){version}\b", r"\1N", line) for line in page])
+say = print
 print("\n".join(told[0]))
 print("version 2 differs in:", [line for line in difflib.ndiff(*told) if line[0] in "+-"])
 cli("volume list --json")

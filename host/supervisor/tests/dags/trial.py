@@ -77,7 +77,7 @@ with DAG("trial", schedule=None):
 
     environment()
 
-    @task
+    @task(on_failure_callback=lambda context: print("failure is called back"))
     def sleep():
         print("sleeping")
         deadline = time.monotonic() + float(os.environ.get("TRIAL_SLEEP", "300"))

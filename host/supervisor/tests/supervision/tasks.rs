@@ -265,6 +265,7 @@ async fn a_cancelled_call_ends_its_task() {
         ("running".to_owned(), "stopped")
     );
     ran.line("The call was cancelled. Terminating process");
+    assert_eq!(ran.said("task.stdout"), ["sleeping"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
