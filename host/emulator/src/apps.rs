@@ -236,7 +236,7 @@ pub(crate) fn list(
     let guard = ask.core.lock();
     let environment = session::environment(&guard, &request.environment_name)?;
     let rows = guard.state.rows.scan::<AppRow>(b"");
-    let apps = rows
+    let mut apps: Vec<_> = rows
         .filter(|(_, row)| row.environment == environment)
         .map(|(app_id, row)| {
             let app_id = String::from_utf8_lossy(app_id).into_owned();
@@ -253,6 +253,8 @@ pub(crate) fn list(
             }
         })
         .collect();
+    // The official client keeps this order among those of one second.
+    apps.sort_by(|one, other| other.created_at.total_cmp(&one.created_at));
     Ok(wire::AppListResponse { apps })
 }
 
