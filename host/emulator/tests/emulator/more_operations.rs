@@ -135,7 +135,7 @@ async fn deploy(client: &Client) -> (String, String) {
         ignore_cache: false,
     };
     let layer = ImageLayer {
-        commands: vec!["FROM docker.io/debian:12-slim".to_owned()],
+        commands: vec!["FROM debian:12-slim".to_owned()],
         ..Default::default()
     };
     let image = client

@@ -15,7 +15,7 @@ pathlib.Path("ops_work.py").write_text("def run(payload):\n    return payload\n\
 sys.path.insert(0, os.getcwd())
 import ops_work  # noqa: E402
 
-image = modal.Image.from_registry("docker.io/debian:12-slim").dockerfile_commands("RUN true", "ENV A=b")
+image = modal.Image.from_registry("debian:12-slim").dockerfile_commands("RUN true", "ENV A=b")
 volume = modal.Volume.from_name("requests", create_if_missing=True, version=2)
 secret = modal.Secret.from_name("requests")
 

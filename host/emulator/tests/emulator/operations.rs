@@ -275,7 +275,7 @@ async fn deploy(told: &mut Told, builder: &str) -> String {
         ignore_cache: false,
     };
     let base = ImageLayer {
-        commands: vec!["FROM docker.io/debian:12-slim".to_owned()],
+        commands: vec!["FROM debian:12-slim".to_owned()],
         ..Default::default()
     };
     let base = client.image_build(base, build, &mut |_| ()).await.unwrap();

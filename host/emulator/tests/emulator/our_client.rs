@@ -304,7 +304,7 @@ async fn refusals_say_what_to_do() {
     let mut heard = String::new();
     let layer = ImageLayer {
         commands: vec![
-            "FROM docker.io/debian:12-slim".to_owned(),
+            "FROM debian:12-slim".to_owned(),
             "RUN true".to_owned(),
             "FLY away".to_owned(),
         ],
@@ -404,16 +404,16 @@ async fn refusals_say_what_to_do() {
     ---
     image im-ID did not build: Image build failed at 'FLY away': unknown instruction: FLY
     last lines of its log:
-    => FROM docker.io/debian:12-slim
-       docker.io/debian:12-slim is not pulled: functions run with this machine's files and the emulator's Python
+    => FROM debian:12-slim
+       debian:12-slim is not pulled: functions run with this machine's files and the emulator's Python
     => RUN true
        not run: install what it installs into the emulator's Python
     => FLY away
     error: unknown instruction: FLY
     ");
     insta::assert_snapshot!(heard, @"
-    => FROM docker.io/debian:12-slim
-       docker.io/debian:12-slim is not pulled: functions run with this machine's files and the emulator's Python
+    => FROM debian:12-slim
+       debian:12-slim is not pulled: functions run with this machine's files and the emulator's Python
     => RUN true
        not run: install what it installs into the emulator's Python
     => FLY away

@@ -277,7 +277,7 @@ async fn image(client: &Client, app_id: &str, builder_version: &str) -> String {
     };
     let words = |commands: &[&str]| commands.iter().map(|one| (*one).to_owned()).collect();
     let base = ImageLayer {
-        commands: words(&["FROM docker.io/debian:12-slim"]),
+        commands: words(&["FROM debian:12-slim"]),
         ..Default::default()
     };
     let base = client.image_build(base, build, &mut |_| ()).await.unwrap();

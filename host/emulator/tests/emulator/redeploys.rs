@@ -61,7 +61,7 @@ impl App {
             ignore_cache: false,
         };
         let layer = ImageLayer {
-            commands: vec!["FROM docker.io/debian:12-slim".to_owned()],
+            commands: vec!["FROM debian:12-slim".to_owned()],
             ..Default::default()
         };
         let image = client.image_build(layer, build, &mut |_| ()).await.unwrap();
