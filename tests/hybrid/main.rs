@@ -23,19 +23,3 @@ fn airflow_2_11_runs_its_tasks_on_modal() {
     let installed = Installed::on(&support::prepared("MODALFLOW_TEST_AIRFLOW_2_PYTHON"));
     compat(&installed);
 }
-
-#[test]
-#[ignore = "tests/hybrid/run says which Airflow"]
-fn any_airflow_runs_its_tasks_on_modal() {
-    let installed = Installed::on(&support::prepared("MODALFLOW_TEST_ANY_PYTHON"));
-    cases(&installed);
-    compat(&installed);
-}
-
-#[test]
-#[ignore = "tests/hybrid/run --live asks for it"]
-fn any_airflow_runs_its_tasks_on_modal_itself() {
-    let installed = Installed::on(&support::prepared("MODALFLOW_TEST_ANY_PYTHON"));
-    cases(&installed);
-    compat(&installed);
-}
