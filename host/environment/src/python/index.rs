@@ -181,13 +181,13 @@ find-links =
     https://mirror.example/wheels
 [global]
 index_url = https://mirror.example/simple
-extra-index-url = https://one.example/simple
-  https://two.example/simple
+extra-index-url = file:///one/simple
+  file:///two/simple
 trusted-host: mirror.example
 no-index = no
 timeout = 60
 [search]
-index-url = https://wrong.example/simple
+index-url = file:///wrong/simple
 ",
         );
         let translated = translate(&settings, |path| path == Path::new("/there/wheels"));
@@ -195,7 +195,7 @@ index-url = https://wrong.example/simple
         insta::assert_snapshot!(lines.join("\n"), @r"
         UV_DEFAULT_INDEX=https://mirror.example/simple
         UV_FIND_LINKS=/there/wheels,https://mirror.example/wheels
-        UV_INDEX=https://one.example/simple https://two.example/simple
+        UV_INDEX=file:///one/simple file:///two/simple
         UV_INSECURE_HOST=mirror.example
         ");
     }
