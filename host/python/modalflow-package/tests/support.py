@@ -12,6 +12,7 @@ import time
 import unittest
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 #: Modal itself instead of the emulator: the token is taken from Modal's own variables or file.
 LIVE = os.environ.get("MODALFLOW_TEST_LIVE") == "1"
@@ -238,3 +239,7 @@ class Case(unittest.TestCase):
         self.assertEqual(executor.calls, {})
         self.assertEqual(executor.current, {})
         self.assertEqual(executor.slots_available, 7)
+
+
+def task_instance(key: TaskInstanceKey, call_id: str | None):
+    return SimpleNamespace(key=key, external_executor_id=call_id, try_number=key.try_number, id="x")
