@@ -9,7 +9,7 @@ use crate::{Error, rows};
 
 mod settle;
 
-pub(crate) use settle::{log, send_back};
+pub(crate) use settle::{log, logged_since_start, send_back};
 pub use settle::{note_redelivery, settle, was_redelivered};
 
 /// A task instance in the hands of the executor, as far as its try's fate is concerned.

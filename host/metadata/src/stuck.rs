@@ -27,23 +27,7 @@ pub async fn in_queue(
 /// # Errors
 /// The database's errors.
 pub async fn times(db: &mut PgConnection, facts: &TryFacts) -> Result<i64, Error> {
-    Ok(sqlx::query_scalar(
-        "SELECT count(*) FROM log l \
-          WHERE l.dag_id = $1 AND l.run_id = $2 AND l.task_id = $3 AND l.map_index = $4 AND l.try_number = $5 \
-            AND l.event = $6 \
-            AND l.dttm > coalesce((SELECT max(r.dttm) FROM log r \
-                                    WHERE r.dag_id = $1 AND r.run_id = $2 AND r.task_id = $3 \
-                                      AND r.map_index = $4 AND r.try_number = $5 AND r.event = 'running'), \
-                                  '-infinity')",
-    )
-    .bind(&facts.key.dag_id)
-    .bind(&facts.key.run_id)
-    .bind(&facts.key.task_id)
-    .bind(facts.key.map_index)
-    .bind(facts.try_number)
-    .bind(RESCHEDULED)
-    .fetch_one(db)
-    .await?)
+    lost::logged_since_start(db, facts, RESCHEDULED).await
 }
 
 /// Back to scheduled, under a new id, so that a worker which takes the old call after all is turned away.

@@ -185,18 +185,7 @@ pub async fn note_redelivery(
 /// # Errors
 /// The database's errors.
 pub async fn was_redelivered(db: &mut PgConnection, lost: &TryFacts) -> Result<bool, Error> {
-    Ok(sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM log \
-          WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5 AND event = $6)",
-    )
-    .bind(&lost.key.dag_id)
-    .bind(&lost.key.run_id)
-    .bind(&lost.key.task_id)
-    .bind(lost.key.map_index)
-    .bind(lost.try_number)
-    .bind(REDELIVERED)
-    .fetch_one(db)
-    .await?)
+    Ok(logged_since_start(db, lost, REDELIVERED).await? > 0)
 }
 
 /// A running task instance was cleared; now that its container is gone it starts over.
@@ -245,4 +234,29 @@ pub(crate) async fn log(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// How often the audit log of the try has an event since the try last began to run.
+pub(crate) async fn logged_since_start(
+    db: &mut PgConnection,
+    facts: &TryFacts,
+    event: &str,
+) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT count(*) FROM log l \
+          WHERE l.dag_id = $1 AND l.run_id = $2 AND l.task_id = $3 AND l.map_index = $4 AND l.try_number = $5 \
+            AND l.event = $6 \
+            AND l.dttm > coalesce((SELECT max(r.dttm) FROM log r \
+                                    WHERE r.dag_id = $1 AND r.run_id = $2 AND r.task_id = $3 \
+                                      AND r.map_index = $4 AND r.try_number = $5 AND r.event = 'running'), \
+                                  '-infinity')",
+    )
+    .bind(&facts.key.dag_id)
+    .bind(&facts.key.run_id)
+    .bind(&facts.key.task_id)
+    .bind(facts.key.map_index)
+    .bind(facts.try_number)
+    .bind(event)
+    .fetch_one(db)
+    .await?)
 }
