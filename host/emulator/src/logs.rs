@@ -290,14 +290,17 @@ mod tests {
 
     use super::{CHUNK, Logs, Origin, Pumped};
 
-    #[test]
-    fn lines_are_taken_once_also_across_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let origin = Origin {
+    fn origin() -> Origin {
+        Origin {
             app_id: "ap-1".into(),
             task_id: "ta-1".into(),
             ..Default::default()
-        };
+        }
+    }
+
+    #[test]
+    fn lines_are_taken_once_also_across_a_restart() {
+        let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
         let logs = Logs::open(folder.path()).unwrap();
         let path = logs.output("ta-1", FileDescriptor::Stdout);
         let mut file = fs::OpenOptions::new()
@@ -329,12 +332,7 @@ mod tests {
 
     #[test]
     fn a_long_output_is_taken_to_its_end_and_lines_stay_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let origin = Origin {
-            app_id: "ap-1".into(),
-            task_id: "ta-1".into(),
-            ..Default::default()
-        };
+        let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
         let logs = Logs::open(folder.path()).unwrap();
         let path = logs.output("ta-1", FileDescriptor::Stderr);
         // Lines do not end where chunks do.

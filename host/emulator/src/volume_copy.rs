@@ -16,41 +16,26 @@ use crate::{
     volumes::{existing, inside, landing, root, unusable},
 };
 
-pub(crate) fn copy(ask: &Ask, request: wire::VolumeCopyFilesRequest) -> Result<(), Status> {
-    copy_paths(
-        ask,
-        &request.volume_id,
-        &request.src_paths,
-        &request.dst_path,
-        request.recursive,
-    )
-}
-
 pub(crate) fn copy2(ask: &Ask, request: wire::VolumeCopyFiles2Request) -> Result<(), Status> {
-    copy_paths(
-        ask,
-        &request.volume_id,
-        &request.src_paths,
-        &request.dst_path,
-        request.recursive,
-    )
+    let request = wire::VolumeCopyFilesRequest {
+        volume_id: request.volume_id,
+        src_paths: request.src_paths,
+        dst_path: request.dst_path,
+        recursive: request.recursive,
+    };
+    copy(ask, request)
 }
 
 /// Into a directory, or to another name: like `cp`.
-fn copy_paths(
-    ask: &Ask,
-    volume_id: &str,
-    sources: &[String],
-    target: &str,
-    recursive: bool,
-) -> Result<(), Status> {
-    let root = root(&ask.core, &ask.core.lock(), volume_id)?;
+pub(crate) fn copy(ask: &Ask, request: wire::VolumeCopyFilesRequest) -> Result<(), Status> {
+    let (sources, target) = (&request.src_paths, request.dst_path.as_str());
+    let root = root(&ask.core, &ask.core.lock(), &request.volume_id)?;
     let folder = inside(target)?;
     let into = root.join(&folder).is_dir() || target.ends_with('/') || sources.len() > 1;
     for source in sources {
         let relative = inside(source)?;
         let from = existing(&root, &relative)?;
-        if from.is_dir() && !recursive {
+        if from.is_dir() && !request.recursive {
             return Err(Status::invalid_argument(format!(
                 "'{source}' is a directory: copy it recursively"
             )));
@@ -72,7 +57,7 @@ fn copy_paths(
             ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::Unsupported => {
                 Status::invalid_argument(format!("'{source}' cannot be copied: {error}"))
             }
-            _ => unusable(volume_id)(error),
+            _ => unusable(&request.volume_id)(error),
         })?;
     }
     Ok(())

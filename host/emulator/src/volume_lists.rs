@@ -16,36 +16,28 @@ pub(crate) fn list(
     ask: &Ask,
     request: wire::VolumeListFilesRequest,
 ) -> Result<Vec<wire::VolumeListFilesResponse>, Status> {
-    let batches = entries(
-        ask,
-        &request.volume_id,
-        &request.path,
-        Depth::of(request.recursive, request.max_entries),
-    )?;
-    Ok(batches
-        .chunks(BATCH)
-        .map(|entries| wire::VolumeListFilesResponse {
-            entries: entries.to_vec(),
-        })
-        .collect())
+    let depth = Depth::of(request.recursive, request.max_entries);
+    let found = entries(ask, &request.volume_id, &request.path, depth)?;
+    let batch = |entries: &[_]| wire::VolumeListFilesResponse {
+        entries: entries.to_vec(),
+    };
+    Ok(found.chunks(BATCH).map(batch).collect())
 }
 
 pub(crate) fn list2(
     ask: &Ask,
     request: wire::VolumeListFiles2Request,
 ) -> Result<Vec<wire::VolumeListFiles2Response>, Status> {
-    let batches = entries(
-        ask,
-        &request.volume_id,
-        &request.path,
-        Depth::of(request.recursive, request.max_entries),
-    )?;
-    Ok(batches
-        .chunks(BATCH)
-        .map(|entries| wire::VolumeListFiles2Response {
-            entries: entries.to_vec(),
-        })
-        .collect())
+    let request = wire::VolumeListFilesRequest {
+        volume_id: request.volume_id,
+        path: request.path,
+        recursive: request.recursive,
+        max_entries: request.max_entries,
+    };
+    let batch = |told: wire::VolumeListFilesResponse| wire::VolumeListFiles2Response {
+        entries: told.entries,
+    };
+    Ok(list(ask, request)?.into_iter().map(batch).collect())
 }
 
 /// How far a listing goes.

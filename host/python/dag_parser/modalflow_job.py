@@ -59,6 +59,13 @@ class Job:
         if descriptor == self.process:
             self.complete = True
             return
+        before = len(self.received)
+        self.take(descriptor)
+        if len(self.received) > before:
+            self.look_at_frames()
+
+    def take(self, descriptor):
+        """What was written by now, up to one block."""
         try:
             data = os.read(descriptor, 1 << 18)
         except BlockingIOError:
@@ -69,9 +76,8 @@ class Job:
             self.open.discard(descriptor)
         elif descriptor in self.output:
             self.output[descriptor].add(data)
-        else:
+        elif len(self.received) <= RESULT_BYTES + 5:
             self.received += data
-            self.look_at_frames()
 
     def look_at_frames(self):
         """A child's frames: `!cI` (R for the result, ? for a question) and that many bytes."""
@@ -117,7 +123,7 @@ class Job:
         for descriptor in list(self.open):
             for _ in range(256):
                 before = len(self.received), descriptor in self.open
-                self.read_now(descriptor)
+                self.take(descriptor)
                 if descriptor not in self.open or (len(self.received), True) == before:
                     break
         seconds = time.monotonic() - self.started
@@ -141,18 +147,6 @@ class Job:
             "cpu": round(usage.ru_utime + usage.ru_stime, 4),
             "memory": usage.ru_maxrss << 10,
         }, body
-
-    def read_now(self, descriptor):
-        try:
-            data = os.read(descriptor, 1 << 18)
-        except OSError:
-            data = b""
-        if not data:
-            self.open.discard(descriptor)
-        elif descriptor in self.output:
-            self.output[descriptor].add(data)
-        elif len(self.received) <= RESULT_BYTES + 5:
-            self.received += data
 
     def own_end(self):
         """How the child ended if it did so by itself; asked before we kill it."""
