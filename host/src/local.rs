@@ -76,6 +76,11 @@ pub(crate) fn take_seat(environment: &Environment) -> Result<Option<Seat>, Error
         .map(Seat))
 }
 
+/// Whether some process serves this environment now.
+pub(crate) fn is_served(environment: &Environment) -> Result<bool, Error> {
+    Ok(take_seat(environment)?.is_none())
+}
+
 /// The running emulator and Execution API.
 pub(crate) struct Local {
     emulator: Emulator,

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 
@@ -21,6 +21,11 @@ use crate::triggerer::OnDemand;
 const RETRY: Duration = Duration::from_millis(500);
 /// After a tick that left undone what was due.
 const OVERDUE: Duration = Duration::from_secs(1);
+/// While another tick is at work: what it leaves is this loop's.
+const TAKEN: Duration = Duration::from_millis(100);
+/// Whoever ticks until all is quiet waits this long for a call that could not be started; what will not pass by itself
+/// is put off for longer.
+const PUT_OFF: TimeDelta = TimeDelta::seconds(20);
 
 /// A wish for a tick, from anywhere. Many wishes before the next tick are one.
 #[derive(Debug, Clone, Default)]
@@ -48,13 +53,29 @@ impl Wake {
 pub enum Until<'a> {
     /// When the future ends: Ctrl-C, SIGTERM.
     Told(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
-    /// When no call is open and the last tick changed nothing; also when told.
+    /// When no call is open or to be tried again soon, and the last tick changed nothing; also when told.
     Quiet(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
     /// When the last tick changed nothing, whatever runs elsewhere; also when told.
     Settled(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
 }
 
-/// Ticks until it is told to stop or, if so asked, until nothing is under way. Every report goes to `tell`.
+/// Why the ticking ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Told,
+    Quiet,
+}
+
+/// Whether somebody has to stay: a call is open, or one could not be started and is tried again soon.
+///
+/// # Errors
+/// The database's errors.
+pub async fn is_under_way(house: &House) -> Result<bool, metadata::Error> {
+    metadata::dispatch::is_under_way(&house.pool, clock::now() + PUT_OFF).await
+}
+
+/// Ticks until it is told to stop or, if so asked, until nothing is under way. Every report of a tick that ran goes to
+/// `tell`.
 ///
 /// # Errors
 /// Those of a tick that will not pass by themselves.
@@ -64,7 +85,7 @@ pub async fn run(
     wake: &Wake,
     until: Until<'_>,
     tell: &mut (dyn FnMut(&tick::Report) + Send),
-) -> Result<(), tick::Error> {
+) -> Result<Ended, tick::Error> {
     let (mut told, quiet, follows_calls) = match until {
         Until::Told(told) => (told, false, true),
         Until::Quiet(told) => (told, true, true),
@@ -77,6 +98,7 @@ pub async fn run(
     let ended = loop {
         let began = clock::now();
         let pause = match tick::run(house, watch).await {
+            Ok(report) if report.outcome == tick::Outcome::LeaseTaken => TAKEN,
             Ok(report) => {
                 tell(&report);
                 answering
@@ -91,11 +113,12 @@ pub async fn run(
                 if quiet {
                     let waits = follows_calls && watch.open() > 0;
                     if !waits && !answering.is_at_work() {
-                        if report.is_idle() {
-                            break Ok(());
+                        if !report.is_idle() {
+                            // No call will announce its end: what else there is to do is seen at once.
+                            wake.ask();
+                        } else if !follows_calls || !is_under_way(house).await.unwrap_or(true) {
+                            break Ok(Ended::Quiet);
                         }
-                        // No call will announce its end: what else there is to do is seen at once.
-                        wake.ask();
                     }
                 } else {
                     let waiting = report.task_instances_deferred
@@ -114,7 +137,7 @@ pub async fn run(
         tokio::select! {
             () = wake.wait() => {}
             () = tokio::time::sleep(pause) => {}
-            () = &mut told => break Ok(()),
+            () = &mut told => break Ok(Ended::Told),
         }
     };
     listening.abort();

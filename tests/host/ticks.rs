@@ -1,6 +1,8 @@
 //! `tick` alone carries a run to its end, and any number of ticks at once do the work of one.
 
-use support::{TestHost, modalflow};
+use std::time::Duration;
+
+use support::{Ran, TestHost, modalflow};
 
 #[test]
 fn a_tick_without_serve_runs_what_it_started() {
@@ -48,6 +50,60 @@ fn many_ticks_at_once_start_each_task_once() {
         )
         .unwrap();
     assert_eq!(starts, 50);
+}
+
+/// The other tick may start calls on our machine: to leave meanwhile would leave them to nobody.
+#[test]
+fn a_tick_that_finds_another_one_at_work_comes_back() {
+    let host = TestHost::new();
+    host.upload(&["diamonds.py"]);
+    let run = host.trigger("diamond_00", &[]);
+    let mut other = host.block(host.pool().begin()).unwrap();
+    // The key of `metadata::lease`.
+    host.block(
+        sqlx::query("SELECT pg_advisory_xact_lock(x'006d6f64616c666c'::bigint)")
+            .execute(&mut *other),
+    )
+    .unwrap();
+    let mut tick = modalflow(["tick", "--env", &host.name]).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(tick.try_wait().unwrap(), None);
+    host.block(other.rollback()).unwrap();
+    assert!(tick.wait().unwrap().success());
+    assert_eq!(host.wait("diamond_00", &run), "success");
+}
+
+/// Somebody holds the seat and answers no call: what could not be started is put off, and the next tick waits for it.
+#[test]
+fn a_call_that_is_put_off_is_waited_for() {
+    let host = TestHost::new();
+    host.upload(&["diamonds.py"]);
+    let run = host.trigger("diamond_00", &[]);
+    let seat = std::fs::File::create(host.folder("root").join("run/serve.lock")).unwrap();
+    seat.lock().unwrap();
+    let ran = host.run(&["tick"]);
+    assert!(ran.stderr.contains("problem: "), "{ran}");
+    let _ = ran.ok();
+    drop(seat);
+    let _ = host.run(&["tick"]).ok();
+    assert_eq!(host.wait("diamond_00", &run), "success");
+}
+
+#[test]
+fn who_waits_for_a_run_serves_when_the_other_one_leaves() {
+    let host = TestHost::new();
+    host.upload(&["diamonds.py"]);
+    let waiting: Vec<_> = (0..4)
+        .map(|index| {
+            let dag = format!("diamond_{index:02}");
+            let mut command = modalflow(["dags", "trigger", "--wait", "--dag-id", &dag]);
+            command.env("MODALFLOW_ENV", &host.name);
+            std::thread::spawn(move || Ran::of(command).ok())
+        })
+        .collect();
+    for command in waiting {
+        let _ = command.join().unwrap();
+    }
 }
 
 #[test]

@@ -177,6 +177,22 @@ pub async fn open_calls(db: &mut PgConnection) -> Result<Vec<OpenCall>, Error> {
         .collect())
 }
 
+/// Whether a call, of a task or of a callback, is open or to be sent before `until`.
+///
+/// # Errors
+/// The database's errors.
+pub async fn is_under_way(pool: &PgPool, until: DateTime<Utc>) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM modalflow.dispatch \
+                         WHERE call_id IS NOT NULL OR not_before IS NULL OR not_before <= $1) \
+             OR EXISTS (SELECT FROM modalflow.callback_call \
+                         WHERE call_id IS NOT NULL OR not_before <= $1)",
+    )
+    .bind(until)
+    .fetch_one(pool)
+    .await?)
+}
+
 /// Calls that still run although their try is over: the task instance was cleared, marked or deleted more than
 /// `grace` ago and the worker has not left by itself.
 ///

@@ -142,7 +142,7 @@ pub(super) async fn show(arguments: EnvShowArguments) -> anyhow::Result<ExitCode
         xcom: path(environment.xcom_dir()),
         root: path(environment.root()),
         config: path(environment.root().join("config.yaml")),
-        serving: local::take_seat(&environment)?.is_none(),
+        serving: local::is_served(&environment)?,
         placement: match environment.config().placement {
             Placement::Local => "local",
             Placement::Modal => "modal",

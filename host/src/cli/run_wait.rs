@@ -1,4 +1,5 @@
-//! Waiting for a run: while somebody else serves the environment by listening, else by serving it ourselves.
+//! Waiting for a run: while somebody else serves the environment by looking, else, also when they leave before the run has
+//! ended, by serving it ourselves.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use sqlx::PgPool;
 use super::exit;
 use crate::executor::Watch;
 use crate::house::House;
-use crate::local::{Local, take_seat};
+use crate::local::{self, Local, Seat, take_seat};
 use crate::serve::{self, Until, Wake};
 
 /// How often a waiting command looks; the run itself does not wait for it.
@@ -29,32 +30,43 @@ pub(super) async fn until_ended(
     if environment.config().placement == Placement::Modal {
         return Ok(code_of(&ended.await?));
     }
-    let state = match take_seat(&environment)? {
-        None => ended.await?,
-        Some(seat) => {
-            let mut house = House::open(environment, &Stderr).await?;
-            let wake = Wake::default();
-            let local = Local::start(&mut house, seat, wake.asker(), &Stderr).await?;
-            let mut watch = Watch::new(house.executor.clone(), wake.asker());
-            let mut state = None;
-            let told = async {
-                state = Some(ended.await);
-                // Nobody is here afterwards to hand them out.
-                callbacks_ended(pool, dag_id, run_id).await;
-            };
-            serve::run(
-                &house,
-                &mut watch,
-                &wake,
-                Until::Told(Box::pin(told)),
-                &mut |_| {},
-            )
-            .await?;
-            local.leave().await?;
-            state.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before the run ended")))?
-        }
+    let mut ended = Box::pin(ended);
+    let seat = tokio::select! {
+        biased;
+        state = &mut ended => return Ok(code_of(&state?)),
+        seat = free_seat(&environment) => seat?,
     };
+    let mut house = House::open(environment, &Stderr).await?;
+    let wake = Wake::default();
+    let local = Local::start(&mut house, seat, wake.asker(), &Stderr).await?;
+    let mut watch = Watch::new(house.executor.clone(), wake.asker());
+    let mut state = None;
+    let told = async {
+        state = Some(ended.await);
+        // Nobody is here afterwards to hand them out.
+        callbacks_ended(pool, dag_id, run_id).await;
+    };
+    serve::run(
+        &house,
+        &mut watch,
+        &wake,
+        Until::Told(Box::pin(told)),
+        &mut |_| {},
+    )
+    .await?;
+    local.leave().await?;
+    let state = state.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before the run ended")))?;
     Ok(code_of(&state))
+}
+
+/// Waits until nobody serves the environment.
+async fn free_seat(environment: &Environment) -> Result<Seat, local::Error> {
+    loop {
+        if let Some(seat) = take_seat(environment)? {
+            return Ok(seat);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 fn code_of(state: &str) -> ExitCode {

@@ -9,10 +9,10 @@ use super::arguments::{Format, TickArguments};
 use super::{context, output};
 use crate::executor::Watch;
 use crate::house::House;
-use crate::local::{Local, take_seat};
+use crate::local::{Local, Seat, is_served, take_seat};
 use crate::modal::container;
 use crate::modal::remote::Remote;
-use crate::serve::{self, Until, Wake};
+use crate::serve::{self, Ended, Until, Wake};
 use crate::tick;
 
 pub(super) async fn tick(arguments: TickArguments) -> anyhow::Result<ExitCode> {
@@ -27,32 +27,19 @@ pub(super) async fn tick(arguments: TickArguments) -> anyhow::Result<ExitCode> {
         let total = container::tick(environment, &Stderr).await?;
         return told(&total, arguments.output.output);
     }
-    let seat = take_seat(&environment)?;
     let mut house = House::open(environment, &Stderr).await?;
     let mut total = tick::Report::default();
-    match seat {
-        None => {
-            let mut watch = Watch::new(Arc::clone(&house.executor), Arc::new(|| {}));
-            total.add(&tick::run(&house, &mut watch).await?);
-            // Whoever serves follows the calls that were started.
-            metadata::dags::ask_for_tick(&house.pool).await?;
-        }
-        Some(seat) => {
-            let wake = Wake::default();
-            let local = Local::start(&mut house, seat, wake.asker(), &Stderr).await?;
-            let mut watch = Watch::new(Arc::clone(&house.executor), wake.asker());
-            let told = Box::pin(super::serve::told_to_stop());
-            serve::run(
-                &house,
-                &mut watch,
-                &wake,
-                Until::Quiet(told),
-                &mut |report| {
-                    total.add(report);
-                },
-            )
-            .await?;
-            local.leave().await?;
+    loop {
+        let ended = match take_seat(&house.environment)? {
+            None => as_guest(&house, &mut total).await?,
+            Some(seat) => as_host(&mut house, seat, &mut total).await?,
+        };
+        // Between two hosts a call may have started that neither has seen. Whoever finds it beside a free seat follows it.
+        if ended == Ended::Told
+            || !serve::is_under_way(&house).await?
+            || is_served(&house.environment)?
+        {
+            break;
         }
     }
     if total.task_instances_deferred > 0 {
@@ -62,6 +49,34 @@ pub(super) async fn tick(arguments: TickArguments) -> anyhow::Result<ExitCode> {
         ));
     }
     told(&total, arguments.output.output)
+}
+
+/// One tick beside whoever serves, who follows the calls that it starts.
+async fn as_guest(house: &House, total: &mut tick::Report) -> anyhow::Result<Ended> {
+    let mut watch = Watch::new(Arc::clone(&house.executor), Arc::new(|| {}));
+    total.add(&tick::run(house, &mut watch).await?);
+    metadata::dags::ask_for_tick(&house.pool).await?;
+    Ok(Ended::Quiet)
+}
+
+/// Serves until nothing is under way.
+async fn as_host(house: &mut House, seat: Seat, total: &mut tick::Report) -> anyhow::Result<Ended> {
+    let wake = Wake::default();
+    let local = Local::start(house, seat, wake.asker(), &Stderr).await?;
+    let mut watch = Watch::new(Arc::clone(&house.executor), wake.asker());
+    let told = Box::pin(super::serve::told_to_stop());
+    let ended = serve::run(
+        house,
+        &mut watch,
+        &wake,
+        Until::Quiet(told),
+        &mut |report| {
+            total.add(report);
+        },
+    )
+    .await?;
+    local.leave().await?;
+    Ok(ended)
 }
 
 fn told(total: &tick::Report, format: Format) -> anyhow::Result<ExitCode> {

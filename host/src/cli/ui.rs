@@ -37,7 +37,7 @@ pub(super) async fn ui(arguments: UiArguments) -> anyhow::Result<ExitCode> {
         "url: {}\nuser: {}\npassword: {}\n",
         ui.url, ui.user, ui.password
     ))?;
-    if crate::local::take_seat(&environment)?.is_some() {
+    if !crate::local::is_served(&environment)? {
         Stderr.note(&format!(
             "nobody serves this environment: what is started in the UI waits for `modalflow-host serve --env {}`",
             environment.name()
