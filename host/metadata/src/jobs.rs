@@ -2,7 +2,7 @@
 //! and the UI's health page reads its heartbeat.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use crate::Error;
 
@@ -34,6 +34,19 @@ pub async fn heartbeat(db: &mut PgConnection, now: DateTime<Utc>) -> Result<i32,
     .bind(now)
     .bind(HOSTNAME)
     .fetch_one(db)
+    .await?)
+}
+
+/// When the last tick began, if there was one: it saw everything that was committed by then.
+///
+/// # Errors
+/// The database's errors.
+pub async fn last_tick(pool: &PgPool) -> Result<Option<DateTime<Utc>>, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT max(latest_heartbeat) FROM job WHERE job_type = 'SchedulerJob' AND hostname = $1",
+    )
+    .bind(HOSTNAME)
+    .fetch_one(pool)
     .await?)
 }
 

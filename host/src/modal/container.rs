@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use environment::Environment;
 use environment::container::Settings;
 use modal_api::{Client, Credentials, Resources};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::blueprint::{VOLUME, worker_secret_name};
+use crate::clock;
 use crate::executor::{Deployed, Watch};
 use crate::house::{self, House};
 use crate::local;
@@ -39,6 +41,10 @@ const LONGEST_WORK: Duration = Duration::from_secs(200);
 const NEWEST: u32 = 8;
 /// Between two wishes for a tick: what ends together asks for one.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Until it is looked again whether a call that seemed to wait has ticked: what Modal tells of calls may be old.
+const LOOK: Duration = Duration::from_secs(2);
+/// What clocks of two containers may differ by.
+const SKEW: TimeDelta = TimeDelta::seconds(1);
 /// After a wish that could not be sent.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -126,7 +132,7 @@ pub(crate) async fn tick(
     let waiting =
         total.task_instances_deferred + total.asset_watchers + total.callbacks_in_triggerer;
     let until = began + stay(house.environment.config().interval);
-    if waiting > 0 && Instant::now() < until && !is_next_waiting(&house.executor).await {
+    if waiting > 0 && Instant::now() < until && !is_next_still_waiting(&house.executor).await {
         let over = Box::pin(tokio::time::sleep_until(until));
         serve::run(
             &house,
@@ -148,7 +154,8 @@ fn stay(interval: Duration) -> Duration {
     interval.saturating_sub(SPARE).min(LONGEST_CALL)
 }
 
-/// Whether a call that has not begun will tick as soon as there is room. It sees all that is committed by now.
+/// Whether a call that has not begun will tick as soon as there is room. It sees all that is committed by now. A hint: the call
+/// may have begun meanwhile.
 async fn is_next_waiting(executor: &crate::executor::Executor) -> bool {
     let waiting = executor.is_call_waiting(SCHEDULER_TICK, NEWEST).await;
     waiting.unwrap_or_else(|error| {
@@ -156,6 +163,15 @@ async fn is_next_waiting(executor: &crate::executor::Executor) -> bool {
         tracing::debug!(error, "whether a tick waits is not known");
         false
     })
+}
+
+/// Whether one waits that is no stale sight of a call that has begun: of this one, say.
+async fn is_next_still_waiting(executor: &crate::executor::Executor) -> bool {
+    if !is_next_waiting(executor).await {
+        return false;
+    }
+    tokio::time::sleep(LOOK).await;
+    is_next_waiting(executor).await
 }
 
 /// Answers the Execution API until `told`. Each commit that ends something asks for a tick.
@@ -169,7 +185,11 @@ pub(crate) async fn execution_api(
     let listener =
         std::net::TcpListener::bind(address).map_err(|source| Error::Listen { address, source })?;
     let bell = Arc::new(Notify::new());
-    let asking = tokio::spawn(ask_for_ticks(house.executor.clone(), Arc::clone(&bell)));
+    let asking = tokio::spawn(ask_for_ticks(
+        house.executor.clone(),
+        house.pool.clone(),
+        Arc::clone(&bell),
+    ));
     let closing = CancellationToken::new();
     let wake = move || bell.notify_one();
     let api = local::serve_api(&house, listener, Arc::new(wake), closing.clone()).await?;
@@ -182,11 +202,24 @@ pub(crate) async fn execution_api(
     Ok(())
 }
 
-/// Calls the function that ticks when it is wished for, and not more often than makes sense.
-async fn ask_for_ticks(executor: Arc<crate::executor::Executor>, bell: Arc<Notify>) {
+/// Calls the function that ticks when it is wished for, and not more often than makes sense. A wish is kept until it was sent or a
+/// tick has begun since.
+async fn ask_for_ticks(
+    executor: Arc<crate::executor::Executor>,
+    pool: sqlx::PgPool,
+    bell: Arc<Notify>,
+) {
     loop {
         bell.notified().await;
-        if !is_next_waiting(&executor).await {
+        let wished = clock::now();
+        let mut is_served = false;
+        while !is_served && is_next_waiting(&executor).await {
+            tokio::time::sleep(LOOK).await;
+            // A database that is away is no answer: asked again, or the call is made.
+            let last = metadata::jobs::last_tick(&pool).await.unwrap_or_default();
+            is_served = last.is_some_and(|began| began > wished + SKEW);
+        }
+        if !is_served {
             while let Err(error) = executor.call_plainly(SCHEDULER_TICK, Uuid::new_v4()).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
