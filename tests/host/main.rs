@@ -22,5 +22,6 @@ mod spoilt;
 mod stuck;
 mod ticks;
 mod timetables;
+mod unreadable;
 mod watchers;
 mod xcoms;

@@ -82,13 +82,13 @@ impl Environment {
 
     /// Opens an environment that `create` finished.
     pub fn open(home: &Home, name: &str) -> Result<Environment> {
-        let environment = Environment::open_unfinished(home, name)?;
-        if environment.state.phase != Phase::Ready {
+        // First of all: what `create` has not finished may lack any of its files.
+        if Environment::state_of(home, name)?.phase != Phase::Ready {
             return Err(Error::Unfinished {
                 name: name.to_owned(),
             });
         }
-        Ok(environment)
+        Environment::open_unfinished(home, name)
     }
 
     /// The same while `create` is at it: its Postgres has a keeper already.
@@ -178,7 +178,12 @@ impl Environment {
 
     /// What is kept of an environment whose other files may be unreadable.
     pub fn state_of(home: &Home, name: &str) -> Result<State> {
-        State::read(&home.environment(&Name::new(name)?).join("state.json"))
+        let name = Name::new(name)?;
+        let path = home.environment(&name).join("state.json");
+        if !path.exists() {
+            return Err(unknown(home, &name));
+        }
+        State::read(&path)
     }
 
     /// Remembers Modal's environment; from now on there may be something in it.

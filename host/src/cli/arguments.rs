@@ -178,7 +178,7 @@ pub(super) struct DestroyArguments {
     /// Confirm that DAGs, runs, logs and XComs are to be removed
     #[arg(short, long)]
     pub(super) yes: bool,
-    /// Remove what this machine knows of it although nothing of it is found on Modal
+    /// Remove what this machine has of it although its files can't be read, or nothing of it is found on Modal
     #[arg(long)]
     pub(super) forget: bool,
 }

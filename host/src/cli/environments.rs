@@ -66,17 +66,23 @@ pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitC
             local::end_containers(&environment, &seat).await?;
         }
         Err(error) if deploy::is_absence(&error) => {}
-        Err(error) => {
-            // What runs on Modal goes on without this machine's files, and only they say that it is there.
-            let state = Environment::state_of(&home, name)?;
-            if is_on_modal(&state, None) {
+        // What runs on Modal goes on without this machine's files, and only they say that it is there.
+        Err(error) => match Environment::state_of(&home, name) {
+            Ok(state) if is_on_modal(&state, None) => {
                 for line in deploy::take_away(name, &state, None, arguments.forget).await? {
                     Stderr.note(&line);
                 }
-            } else if !matches!(error, environment::Error::Damaged { .. }) {
-                return Err(error.into());
             }
-        }
+            // Its keys are lost, and nothing needs them.
+            Ok(_) if matches!(error, environment::Error::Damaged { .. }) => {}
+            _ if arguments.forget => {}
+            _ => {
+                return Err(hinted(
+                    error.to_string(),
+                    "with --forget its data on this machine is removed all the same; what the unreadable file names elsewhere stays",
+                ));
+            }
+        },
     }
     let destroyed = Environment::destroy(&home, name, &Stderr).await?;
     for line in destroyed.lines {
