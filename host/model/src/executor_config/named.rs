@@ -132,4 +132,6 @@ fn is_free(path: &str) -> bool {
         && !parts.contains(&"..")
         && !TAKEN.contains(&plain.as_str())
         && !TAKEN_WHOLLY.iter().any(is_within)
+        // A folder above them would hide them.
+        && !TAKEN_WHOLLY.iter().any(|taken| taken.starts_with(&format!("{plain}/")))
 }

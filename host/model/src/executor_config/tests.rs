@@ -112,6 +112,7 @@ fn what_is_refused_says_what_to_write_instead() {
         json!({"volumes": {"/tmp/": "raw"}}),
         json!({"volumes": {"/a/../etc": "raw"}}),
         json!({"volumes": {"//vol/./dags": "raw"}}),
+        json!({"volumes": {"/opt": "raw"}}),
         json!({"secrets": ["mine", "airflow-secrets-prod"]}),
         json!({"env": {"MODALFLOW_ROLE": ""}}),
         json!({"secrets": {"a": 1}}),
@@ -143,6 +144,7 @@ fn what_is_refused_says_what_to_write_instead() {
     executor_config: volumes expects a dict of volume names by absolute path, found {"/tmp/":"raw"}; for example {"volumes": {"/data": "my-volume"}}
     executor_config: volumes expects a dict of volume names by absolute path, found {"/a/../etc":"raw"}; for example {"volumes": {"/data": "my-volume"}}
     executor_config: volumes expects a dict of volume names by absolute path, found {"//vol/./dags":"raw"}; for example {"volumes": {"/data": "my-volume"}}
+    executor_config: volumes expects a dict of volume names by absolute path, found {"/opt":"raw"}; for example {"volumes": {"/data": "my-volume"}}
     executor_config: secrets: airflow-secrets-prod holds the keys of an environment, which tasks never get; put what the task needs into a secret of its own
     executor_config: env: MODALFLOW_ROLE is one of the worker's own variables; take a name that does not begin with MODALFLOW_
     executor_config: secrets expects a name, found {"a":1}; for example {"secrets": "my-secret"}
