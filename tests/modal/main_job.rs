@@ -233,7 +233,11 @@ fn the_plan_says_what_changes_and_changes_nothing() {
             .replace_all(&text, "NAME")
             .into_owned()
     };
+    let text = std::fs::read_to_string(&here.config).unwrap();
+    let images = format!("{text}  images:\n    slim: [\"true\"]\n");
+    std::fs::write(&here.config, images).unwrap();
     let first = here.create(&["--plan"]).ok();
+    std::fs::write(&here.config, &text).unwrap();
     insta::assert_snapshot!("first", filter(first));
     assert_eq!(
         cloud
@@ -246,7 +250,6 @@ fn the_plan_says_what_changes_and_changes_nothing() {
     let again = here.create(&["--plan", "--output", "plain"]).ok();
     insta::assert_snapshot!("again", filter(again));
 
-    let text = std::fs::read_to_string(&here.config).unwrap();
     std::fs::write(&here.config, text + "  task_memory: 1024\n").unwrap();
     let changed = here.create(&["--plan", "--output", "plain"]).ok();
     insta::assert_snapshot!("changed", filter(changed));

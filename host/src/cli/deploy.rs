@@ -73,7 +73,7 @@ pub(super) async fn create(home: &Home, arguments: CreateArguments) -> anyhow::R
         let there = client
             .app_find(&house::app_name(name), &modal_environment)
             .await?;
-        return tell_first(name, there.is_some(), arguments.output.output);
+        return tell_first(name, &config, there.is_some(), arguments.output.output);
     }
     let is_new = existing.is_none();
     if is_new {
@@ -216,7 +216,12 @@ fn tell(changes: &[Change], format: Format) -> anyhow::Result<()> {
 }
 
 /// The plan of an environment that has no keys yet: all of it is made.
-fn tell_first(name: &str, is_deployed: bool, format: Format) -> anyhow::Result<ExitCode> {
+fn tell_first(
+    name: &str,
+    config: &Config,
+    is_deployed: bool,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     if is_deployed {
         return Err(Error::Foreign {
             app: house::app_name(name),
@@ -224,7 +229,7 @@ fn tell_first(name: &str, is_deployed: bool, format: Format) -> anyhow::Result<E
         }
         .into());
     }
-    tell(&plan::first(name), format)?;
+    tell(&plan::first(name, config), format)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,7 +15,7 @@ use super::blueprint::{
 };
 use super::container::{AIRFLOW_UI, EXECUTION_API, SCHEDULER_TICK};
 use super::error::Error;
-use crate::executor::RUN_TASK;
+use crate::executor::{RUN_TASK, function_name};
 use crate::house::app_name;
 
 /// The tag's first word; a change of the form of what is deployed changes it.
@@ -64,7 +64,7 @@ pub(crate) fn is_idle(plan: &[Change]) -> bool {
 }
 
 /// Of an environment that is not there yet: its keys have not been made, and there is nothing to compare with.
-pub(crate) fn first(name: &str) -> Vec<Change> {
+pub(crate) fn first(name: &str, config: &environment::Config) -> Vec<Change> {
     let mut plan = vec![Change {
         resource: "environment",
         name: name.to_owned(),
@@ -80,7 +80,12 @@ pub(crate) fn first(name: &str) -> Vec<Change> {
         ("image", format!("of {}", app_name(name))),
     ];
     let functions = [SCHEDULER_TICK, RUN_TASK, EXECUTION_API, AIRFLOW_UI];
-    let functions = functions.map(|function| ("function", function.to_owned()));
+    let images = config.modal.images.keys();
+    let functions = functions
+        .map(str::to_owned)
+        .into_iter()
+        .chain(images.map(|image| function_name(RUN_TASK, Some(image))))
+        .map(|function| ("function", function));
     plan.extend(
         named
             .into_iter()
