@@ -115,7 +115,7 @@ impl Conversation {
             M::RescheduleTask(fields) => return self.end("up_for_reschedule", fields).await,
             M::AwaitInputTask(fields) => return self.end("awaiting_input", fields).await,
             M::TaskState(state) if self.is_of_the_cancellation(&state.state) => {
-                return Reply::Nothing;
+                return self.hold().await;
             }
             M::TaskState(state) => {
                 self.progress
@@ -311,11 +311,17 @@ impl Conversation {
         self.cancelled.is_cancelled() && matches!(state, "failed" | "up_for_retry")
     }
 
+    /// Leaves the runner without an answer until it is killed: with one it would run callbacks of a try that may go on elsewhere.
+    async fn hold(&self) -> Reply {
+        self.exited.cancelled().await;
+        Reply::Nothing
+    }
+
     /// Reports an end at once. It stays noted until the server has it, and is tried again after the runner's exit.
     // airflow: ActivitySubprocess._send_terminal_state_msg
     async fn end(&mut self, state: &str, fields: Object) -> Reply {
         if self.is_of_the_cancellation(state) {
-            return Reply::Nothing;
+            return self.hold().await;
         }
         let mut body = fields;
         body.remove("type");

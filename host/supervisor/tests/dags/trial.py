@@ -13,7 +13,7 @@ import time
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
-from airflow.sdk import DAG, Connection, Variable, task
+from airflow.sdk import DAG, BaseOperator, Connection, Variable, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, AirflowSkipException
 
 with DAG("trial", schedule=None):
@@ -86,6 +86,20 @@ with DAG("trial", schedule=None):
         print("slept")
 
     sleep()
+
+    class Guarded(BaseOperator):
+        def execute(self, context):
+            print("guarding")
+            self.is_killed = False
+            while not self.is_killed:
+                time.sleep(0.05)
+            raise RuntimeError("what it waited for was killed")
+
+        def on_kill(self):
+            print("on_kill")
+            self.is_killed = True
+
+    Guarded(task_id="guarded", on_failure_callback=lambda context: print("failure is called back"))
 
     @task
     def talk():

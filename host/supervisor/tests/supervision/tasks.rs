@@ -268,6 +268,23 @@ async fn a_cancelled_call_ends_its_task() {
     assert_eq!(ran.said("task.stdout"), ["sleeping"]);
 }
 
+/// What it had begun elsewhere is ended; that the call was given up is no failure to tell anybody about.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_call_runs_on_kill_and_no_callback() {
+    let house = House::new().await;
+    let guarded = house.queue("guarded", -1, as_made);
+    let cancel = CancellationToken::new();
+    let running = guarded.start(&cancel);
+    guarded.log_has("guarding").await;
+    cancel.cancel();
+    let ran = guarded.ran(running.await.unwrap());
+    assert_eq!(
+        (ran.end().0, ran.end().1),
+        ("running".to_owned(), "stopped")
+    );
+    assert_eq!(ran.said("task.stdout"), ["guarding", "on_kill"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn much_output_arrives_whole_and_a_long_line_is_cut() {
     let house = House::new().await;
