@@ -98,7 +98,10 @@ pub async fn run(
     let ended = loop {
         let began = clock::now();
         let pause = match tick::run(house, watch).await {
-            Ok(report) if report.outcome == tick::Outcome::LeaseTaken => TAKEN,
+            Ok(report) if report.outcome == tick::Outcome::LeaseTaken => {
+                tracing::debug!("another tick is at work");
+                TAKEN
+            }
             Ok(report) => {
                 tell(&report);
                 answering

@@ -1,6 +1,7 @@
 //! `tick` alone carries a run to its end, and any number of ticks at once do the work of one.
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use support::{Ran, TestHost, modalflow};
 
@@ -65,10 +66,19 @@ fn a_tick_that_finds_another_one_at_work_comes_back() {
             .execute(&mut *other),
     )
     .unwrap();
-    let mut tick = modalflow(["tick", "--env", &host.name]).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(tick.try_wait().unwrap(), None);
+    let mut tick = modalflow(["tick", "--env", &host.name])
+        .env("MODALFLOW_LOG", "debug")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(tick.stderr.take().unwrap()).lines();
+    for _ in 0..3 {
+        said.find(|line| line.as_ref().unwrap().contains("another tick is at work"))
+            .unwrap()
+            .unwrap();
+    }
     host.block(other.rollback()).unwrap();
+    said.for_each(drop);
     assert!(tick.wait().unwrap().success());
     assert_eq!(host.wait("diamond_00", &run), "success");
 }

@@ -13,11 +13,13 @@ use sqlx::PgPool;
 use super::exit;
 use crate::executor::Watch;
 use crate::house::House;
-use crate::local::{self, Local, Seat, take_seat};
+use crate::local::{self, Local, Seat, is_served, take_seat};
 use crate::serve::{self, Until, Wake};
 
 /// How often a waiting command looks; the run itself does not wait for it.
 const LOOK: Duration = Duration::from_millis(100);
+/// `serve` that is started anew has its seat again by then.
+const RESTART: Duration = Duration::from_secs(2);
 
 /// Answers success, or the code of a run that failed.
 pub(super) async fn until_ended(
@@ -31,10 +33,13 @@ pub(super) async fn until_ended(
         return Ok(code_of(&ended.await?));
     }
     let mut ended = Box::pin(ended);
-    let seat = tokio::select! {
-        biased;
-        state = &mut ended => return Ok(code_of(&state?)),
-        seat = free_seat(&environment) => seat?,
+    let seat = match take_seat(&environment)? {
+        Some(seat) => seat,
+        None => tokio::select! {
+            biased;
+            state = &mut ended => return Ok(code_of(&state?)),
+            seat = left_seat(&environment) => seat?,
+        },
     };
     let mut house = House::open(environment, &Stderr).await?;
     let wake = Wake::default();
@@ -59,13 +64,17 @@ pub(super) async fn until_ended(
     Ok(code_of(&state))
 }
 
-/// Waits until nobody serves the environment.
-async fn free_seat(environment: &Environment) -> Result<Seat, local::Error> {
+/// Waits until whoever serves the environment has left it, and is not merely restarted.
+async fn left_seat(environment: &Environment) -> Result<Seat, local::Error> {
     loop {
+        tokio::time::sleep(RESTART).await;
+        if is_served(environment)? {
+            continue;
+        }
+        tokio::time::sleep(RESTART).await;
         if let Some(seat) = take_seat(environment)? {
             return Ok(seat);
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
