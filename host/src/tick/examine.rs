@@ -8,6 +8,7 @@ use scheduler::plan::{Decision, NextLook, Verdict};
 use sqlx::PgConnection;
 
 use super::{Error, Report, stored};
+use crate::clock;
 use crate::house::House;
 
 /// Plans and applies; answers how many runs ended.
@@ -46,6 +47,8 @@ pub(super) async fn running_runs(
         known.push((std::sync::Arc::clone(dag), stored.dag_version_id, is_paused));
     }
     let snapshots = run_snapshots::load(db, wanted).await?;
+    // A task may have ended after the tick began: what follows it starts after it.
+    let now = clock::now();
     let mut looked_at = Vec::with_capacity(snapshots.len());
     let mut ended = Vec::new();
     for (snapshot, (dag, current, is_paused)) in snapshots.iter().zip(&known) {
