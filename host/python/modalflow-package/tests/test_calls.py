@@ -19,6 +19,7 @@ from support import APP, IS_AIRFLOW_2, LIVE, TOKEN, Case, Modal, key_of, starts,
 
 from airflow.models.taskinstancekey import TaskInstanceKey
 
+from modalflow.executor.line import Ended
 from modalflow.executor.modal_executor import AIRFLOW_VERSION
 
 
@@ -89,6 +90,31 @@ class StartCase(Case):
         self.assertEqual(self.states(key).count("success"), 1)
         self.until(executor, lambda: not executor.calls, "both calls to end")
         self.assert_idle(executor)
+
+    def test_a_fault_of_a_deferred_tasks_first_half_starts_nothing(self):
+        """Its call lost its container while it left; the second half may have begun by then, or begin before the next start."""
+        for order in ("fault comes late", "fault comes first"):
+            with self.subTest(order):
+                executor, spawned = self.executor(start=False), []
+                executor.line.spawn = lambda uuid, *_: spawned.append(uuid)
+                key = self.queue(executor, "slow")
+                (first,) = executor.calls
+                fault = Ended(first, "PLATFORM_FAULT", "no container", "", "fc-1")
+                if order == "fault comes first":
+                    executor.line._news.put(fault)
+                    self.beat(executor)
+                self.queue(executor, "slow", key=key)
+                if order == "fault comes late":
+                    executor.line._news.put(fault)
+                self.beat(executor)
+                with mock.patch("time.monotonic", lambda: float("inf")):
+                    self.beat(executor)
+                _, second = spawned
+                self.assertEqual(executor.current, {key: second})
+                self.assertEqual(list(executor.calls), [second])
+                executor.line._news.put(Ended(second, "RETURNED", "", '{"exit_code": 0}', "fc-2"))
+                self.assertEqual(self.end_of(executor, key), ["success"])
+                self.assert_idle(executor)
 
 
 class EndCase(Case):

@@ -246,7 +246,11 @@ class ModalExecutor(BaseExecutor):
 
     def _after_fault(self, call: Call, what: str) -> None:
         """Modal's fault, not the task's: the same workload again, with no try used up. If its first container has begun
-        the task after all, the second one is refused by Airflow."""
+        the task after all, the second one is refused by Airflow. A call that another one of its key has followed (the first half
+        of a task that was deferred) has done what it was for."""
+        if self.current.get(call.key) != call.uuid:
+            self._drop(call, cancel=False)
+            return
         call.faults += 1
         if call.faults >= self.settings.max_spawn_attempts:
             self._conclude(call, TaskInstanceState.FAILED, f"{what} ({call.faults} times)")
@@ -254,12 +258,15 @@ class ModalExecutor(BaseExecutor):
         pause = min(FIRST_PAUSE * 2 ** (call.faults - 1), LONGEST_PAUSE)
         self.log.warning("No container could run %s: %s; started again in %.0f s", call.key, what, pause)
         call.again_at = time.monotonic() + pause
-        if self.current.get(call.key) == call.uuid:
-            self._tell_no_call(call)
+        self._tell_no_call(call)
 
     def _start_again(self) -> None:
         now = time.monotonic()
         for call in [call for call in self.calls.values() if call.again_at is not None and call.again_at <= now]:
+            if self.current.get(call.key) != call.uuid:
+                # Followed by another one meanwhile.
+                self._drop(call, cancel=False)
+                continue
             # Another call, so another key: with the old one Modal would answer with the old call.
             del self.calls[call.uuid]
             call.uuid, call.call_id, call.again_at = str(uuid4()), "", None
