@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,6 @@ from unittest import mock
 from support import IS_AIRFLOW_2, Case, Modal, calls_of, key_of, starts, task_instance, wait
 
 from modalflow.executor.line import Ended, Started
-from modalflow.executor.modal_executor import ModalExecutor
 from modalflow.host import HostProcess, HostUnavailable, Target
 
 
@@ -43,6 +43,18 @@ class TakenBackCase(Case):
         executor.line.stop()
         calls = calls_of(key)
         self.assertEqual([end_on_modal(call_id) for call_id in calls], ["cancelled"] * len(calls))
+
+    def test_a_task_whose_host_died_before_it_told_of_the_call_leaves_nothing(self):
+        executor = self.executor()
+        executor.line._hear = lambda observations: None
+        key = self.queue(executor, "hang")
+        wait(lambda: starts(key) == 1, "the call to run")
+        os.kill(executor.line._process.process.pid, signal.SIGKILL)
+        executor.revoke_task(ti=task_instance(key, None))
+        wait(lambda: not executor.line._open and not executor.line._wishes.cancel, "that the next host has heard of it")
+        executor.line.stop()
+        (call_id,) = calls_of(key)
+        self.assertEqual(end_on_modal(call_id), "cancelled")
 
     @unittest.skipUnless(IS_AIRFLOW_2, "Airflow 3 revokes each")
     def test_stuck_tasks_are_cleaned_up(self):

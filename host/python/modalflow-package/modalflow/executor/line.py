@@ -77,12 +77,15 @@ class _Open:
     workload: object | None
     is_sent: bool = False
 
+    #: The present host has heard of it.
 
+    #: So has any host: it may have started the call, and died before it could tell its id.
+    was_sent: bool = False
 @dataclass
 class _Wishes:
     """What the executor wants that the host has not heard yet."""
 
-    cancel: list = field(default_factory=list)
+    cancel: dict[str, _Open] = field(default_factory=dict)
     forget: list = field(default_factory=list)
 
 
@@ -254,7 +257,7 @@ class Line:
             grpc.channel_ready_future(self._channel).result(timeout=ANSWER_SECONDS)
         except grpc.FutureTimeoutError as error:
             raise HostUnavailable("modalflow-host does not take connections") from error
-        for call in self._open.values():
+        for call in (*self._open.values(), *self._wishes.cancel.values()):
             call.is_sent = False
         self._stub = messages.Stub(self._channel)
         self.trouble = ""
@@ -326,20 +329,20 @@ class Line:
             self._open[uuid] = _Open(call_id, None, is_sent=True)
         elif what == "cancel":
             _, uuid, call_id = item
-            known = self._open.pop(uuid, None)
-            if known is not None and not known.is_sent and not known.call_id and not call_id:
-                # The host has never heard of it.
-                return
-            call_id = call_id or (known.call_id if known else "")
-            self._wishes.cancel.append(messages.Call(key=uuid, call_id=call_id))
+            known = self._open.pop(uuid, None) or _Open(call_id, None)
+            known.call_id = known.call_id or call_id
+            if known.call_id or known.was_sent:
+                self._wishes.cancel[uuid] = known
 
     def _say_wishes(self) -> None:
         from modalflow.executor import messages
 
         if self._wishes.cancel:
-            request = messages.message("CancelRequest")(calls=self._wishes.cancel)
-            self._stub.Cancel(request, timeout=ANSWER_SECONDS)
-            self._wishes.cancel = []
+            # One whose id nobody knows any more: the same key gives the same call.
+            self._spawn([call for call in self._wishes.cancel.values() if call.workload and not call.is_sent and not call.call_id])
+            calls = [messages.Call(key=uuid, call_id=call.call_id) for uuid, call in self._wishes.cancel.items()]
+            self._stub.Cancel(messages.message("CancelRequest")(calls=calls), timeout=ANSWER_SECONDS)
+            self._wishes.cancel = {}
         if self._wishes.forget:
             request = messages.message("ForgetRequest")(keys=self._wishes.forget)
             self._stub.Forget(request, timeout=ANSWER_SECONDS)
@@ -348,9 +351,8 @@ class Line:
     def _spawn_unsent(self) -> None:
         from modalflow.executor import messages
 
-        unsent = [call for call in self._open.values() if not call.is_sent and not call.call_id]
-        for start in range(0, len(unsent), BATCH):
-            batch = unsent[start : start + BATCH]
+        for start in range(0, len(calls), BATCH):
+            batch = calls[start : start + BATCH]
             request = messages.message("SpawnRequest")(
                 workloads=[call.workload for call in batch], max_attempts=self._max_attempts
             )
@@ -369,6 +371,9 @@ class Line:
 
     def _hear(self, observations) -> None:
         from modalflow.executor import messages
+        self._spawn([call for call in self._open.values() if not call.is_sent and not call.call_id])
+
+    def _spawn(self, calls: list[_Open]) -> None:
 
         # A secrets backend is asked once for all.
         has_new_target = functools.cache(self._has_new_target)
@@ -377,6 +382,8 @@ class Line:
             call = self._open.get(uuid)
             if call is None:
                 continue
+            for call in batch:
+                call.was_sent = True
             if what == "started":
                 call.call_id, call.workload = observation.started, None
                 self._news.put(Started(uuid, observation.started))
