@@ -115,6 +115,15 @@ impl Error {
 }
 
 impl Error {
+    /// True if the same may succeed with another token, or with more rights for this one.
+    #[must_use]
+    pub fn is_signed_out(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthenticated(_) | Self::NoToken { .. } | Self::PermissionDenied(_)
+        )
+    }
+
     /// Says what was looked for when the server only says that it is not there.
     #[must_use]
     pub(crate) fn looking_for(

@@ -68,7 +68,6 @@ pub(super) fn refused(error: &Error) -> Refused {
     let (message, hint) = words(error);
     let reason = match error.modal() {
         _ if error.is_signed_out() => Reason::SignedOut,
-        Some(modal_api::Error::PermissionDenied(_)) => Reason::SignedOut,
         Some(modal) if modal.is_passing() => Reason::Away,
         _ => Reason::Invalid,
     };

@@ -128,14 +128,24 @@ impl Error {
     /// Whether the same may succeed with another token.
     fn is_signed_out(&self) -> bool {
         matches!(
-            self.modal(),
-            Some(modal_api::Error::Unauthenticated(_) | modal_api::Error::NoToken { .. })
+            self,
+            Self::Call { source, .. } if matches!(
+                **source,
+                modal_api::Error::Invalid(_)
+                    | modal_api::Error::Decode(_)
+                    | modal_api::Error::Unexpected(_)
+            )
         )
     }
 
     fn is_not_found(&self) -> bool {
         self.modal().is_some_and(modal_api::Error::is_not_found)
     }
+        self.modal().is_some_and(modal_api::Error::is_signed_out)
+    }
+
+    /// Whether it says something of the call that was asked for: not of Modal, of our token, or of what we are set up with.
+    fn is_about_call(&self) -> bool {
 }
 
 /// Serves until the caller is gone or `stop` is done.

@@ -216,9 +216,7 @@ async fn in_time<T>(
         };
         match error.modal() {
             None => Status::invalid_argument(said),
-            Some(modal_api::Error::Unauthenticated(_) | modal_api::Error::PermissionDenied(_)) => {
-                Status::unauthenticated(said)
-            }
+            Some(modal) if modal.is_signed_out() => Status::unauthenticated(said),
             Some(modal) if modal.is_not_found() => Status::not_found(said),
             Some(_) => Status::aborted(said),
         }

@@ -155,8 +155,8 @@ impl Work {
         }
     }
 
-    /// Waits for the end of a call; `None` when the caller has lost interest. While Modal is away or does not take the token, nobody
-    /// knows better than to ask on: the call goes on there.
+    /// Waits for the end of a call; `None` when the caller has lost interest. What says nothing of the call is no end: while Modal
+    /// is away, or takes neither token nor version, it goes on there, and is asked for again.
     async fn end_of(&self, key: Uuid, call_id: &str) -> Option<Ended> {
         let mut pause = PAUSE;
         loop {
@@ -171,7 +171,10 @@ impl Work {
                 }
                 Ok(modal_api::CallStatus::Expired) => return Some(ended::unknown(call_id)),
                 Err(error) if error.is_not_found() => return Some(ended::unknown(call_id)),
-                Err(error) if error.is_passing() || error.is_signed_out() => {
+                Err(error) if error.is_about_call() => {
+                    return Some(ended::lost(call_id, &error));
+                }
+                Err(error) => {
                     self.book.note_signed_out(key, error.is_signed_out());
                     if pause == PAUSE {
                         tracing::warn!(
@@ -183,7 +186,6 @@ impl Work {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Err(error) => return Some(ended::lost(call_id, &error)),
             }
         }
     }

@@ -174,16 +174,23 @@ class EndCase(Case):
         self.assertEqual(self.end_of(executor, ti.key), ["failed"])
         self.assertIn("does not know the call", self.info(ti.key))
 
-
     @unittest.skipIf(LIVE, "Modal itself is not replaced")
-    def test_a_call_that_modal_lets_nobody_ask_for_is_a_failure(self):
-        """It belongs to the workspace of an earlier token, say: asking again changes nothing, and its slot is needed."""
+    def test_only_what_is_said_of_the_call_itself_is_its_end(self):
+        """A token that lost its rights for a while, a server that is being changed: the call goes on meanwhile."""
+        answers = [
+            (grpc.StatusCode.PERMISSION_DENIED, "this token may not"),
+            (grpc.StatusCode.FAILED_PRECONDITION, "the client version is too old"),
+            (grpc.StatusCode.ABORTED, "not now"),
+            (grpc.StatusCode.INVALID_ARGUMENT, "this is no call"),
+        ]
+        said = []
 
         class Refusing(grpc.GenericRpcHandler):
             def service(self, details):
                 def answer(request, context):
                     if details.method.endswith("FunctionGetOutputs"):
-                        context.abort(grpc.StatusCode.PERMISSION_DENIED, "the call is another workspace's")
+                        said.append(answers[min(len(said), len(answers) - 1)])
+                        context.abort(*said[-1])
                     return b""
 
                 return grpc.unary_unary_rpc_method_handler(answer)
@@ -199,7 +206,8 @@ class EndCase(Case):
             ti = task_instance(key_of("succeed"), "fc-01J0000000000000000000000A")
             executor.try_adopt_task_instances([ti])
             self.assertEqual(self.end_of(executor, ti.key), ["failed"])
-        self.assertIn("the call is another workspace's", self.info(ti.key))
+        self.assertIn("this is no call", self.info(ti.key))
+        self.assertEqual(said, answers)
         self.assert_idle(executor)
 
 
