@@ -24,7 +24,7 @@ use crate::clock;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const USUAL_LOG_LINES: u32 = 1_000;
 /// Somebody looks at a web page meanwhile.
-const FIND_PATIENCE: Duration = Duration::from_secs(10);
+const PAGE_PATIENCE: Duration = Duration::from_secs(10);
 /// Megabytes over a thin line.
 const READ_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -145,12 +145,9 @@ impl executor_server::Executor for Service {
         let lines = self
             .work
             .calls
-            .log_lines(&request.call_id, clock::now(), limit)
-            .await;
-        match lines {
-            Ok(lines) => Ok(Response::new(LogsResponse { lines })),
-            Err(error) => Err(Status::unavailable(words(&error).0)),
-        }
+            .log_lines(&request.call_id, clock::now(), limit);
+        let lines = in_time(PAGE_PATIENCE, lines).await?;
+        Ok(Response::new(LogsResponse { lines }))
     }
 
     async fn find_files(
@@ -161,7 +158,7 @@ impl executor_server::Executor for Service {
         let files = self
             .files
             .find(&self.work.calls, &request.volume, &request.start_of_path);
-        let files = in_time(FIND_PATIENCE, files).await?;
+        let files = in_time(PAGE_PATIENCE, files).await?;
         Ok(Response::new(FindFilesResponse { files }))
     }
 

@@ -11,7 +11,6 @@ import atexit
 import codecs
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,6 @@ from typing import NamedTuple
 PART_BYTES = 8 << 20
 #: One question: the host answers within 30 s, the first one starts it.
 ANSWER_SECONDS = 40.0
-#: Between two tries when the host is gone.
-PAUSE = 0.3
 #: What the executor tells as long as a task runs is newer than what its container has committed.
 RUNNING = "running"
 #: Beside the log of a task: what its trigger said, in a process that is not on Modal.
@@ -43,13 +40,12 @@ class VolumeLogs:
     def __init__(self):
         self._lock = threading.Lock()
         self._line = None
-        self._target = None
         os.register_at_fork(after_in_child=self._forget_parent)
 
     def _forget_parent(self) -> None:
         # The host is the parent's child, and the lock may be held by a thread that is not here.
         self._lock = threading.Lock()
-        self._line = self._target = None
+        self._line = None
 
     def find(self, start_of_path: str) -> list[Log]:
         """The files whose paths begin so, for instance `…/attempt=1.log`; none when there is none (yet)."""
@@ -96,25 +92,13 @@ class VolumeLogs:
     def _ask(self, method: str, *arguments):
         from modalflow.executor.line import allow_forks
 
-        allow_forks()
-        import grpc
-
         from modalflow.host import HostUnavailable
 
-        until = time.monotonic() + ANSWER_SECONDS
-        while True:
-            left = max(until - time.monotonic(), 0.1)
-            try:
-                line = self._have_line()
-                return getattr(line, method)(*arguments, seconds=left)
-            except grpc.RpcError as error:
-                if error.code() == grpc.StatusCode.UNAVAILABLE and left > 1:
-                    # The host is gone; its line starts another.
-                    time.sleep(PAUSE)
-                elif error.code() != grpc.StatusCode.UNAUTHENTICATED or not self._has_new_token(line):
-                    raise Unreadable(error.details() or repr(error)) from error
-            except HostUnavailable as error:
-                raise Unreadable(str(error)) from error
+        allow_forks()
+        try:
+            return getattr(self._have_line(), method)(*arguments, seconds=ANSWER_SECONDS)
+        except HostUnavailable as error:
+            raise Unreadable(str(error)) from error
 
     def _have_line(self):
         from modalflow.executor.line import Line
@@ -122,24 +106,9 @@ class VolumeLogs:
 
         with self._lock:
             if self._line is None:
-                self._target = target(_settings())
-                self._line = Line(lambda: self._target)
+                self._line = Line(lambda: target(_settings()))
                 atexit.register(self._line.stop)
             return self._line
-
-    def _has_new_token(self, refused) -> bool:
-        """Whether the connection has another token than the one that Modal refused; a new host has that one."""
-        from modalflow.executor.settings import target
-
-        with self._lock:
-            if self._line is not refused:
-                return True
-            if target(_settings()) == self._target:
-                return False
-            self._line = None
-        refused.stop()
-        atexit.unregister(refused.stop)
-        return True
 
 
 class Found(NamedTuple):

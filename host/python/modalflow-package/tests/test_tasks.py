@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import unittest
+from unittest import mock
 
-from support import Case, Modal, image_of, key_of, starts, task_instance, wait
+from support import LIVE, Case, Modal, image_of, key_of, starts, task_instance, wait
 
 from modalflow.host import HostUnavailable
 
@@ -44,13 +46,26 @@ class LogCase(Case):
         self.assertEqual(logs, [])
         self.assertIn("the wire is cut", messages[0])
 
+    @unittest.skipIf(LIVE, "the emulator's token is known")
+    def test_a_token_that_was_changed_in_the_connection_is_taken_up(self):
+        executor = self.executor()
+        key = self.queue(executor, "hang")
+        ti = task_instance(key, self.call_id(executor, key))
+        token = os.environ["MODAL_TOKEN_ID"], os.environ["MODAL_TOKEN_SECRET"]
+        variables = {"AIRFLOW__MODAL_EXECUTOR__CONN_ID": "modal_changed", "AIRFLOW_CONN_MODAL_CHANGED": "modal://ak-wrong:as-wrong@/"}
+        with mock.patch.dict(os.environ, variables):
+            reader = self.executor(start=False)
+            self.assertIn("not signed in", reader.get_task_log(ti, 1)[0][0])
+            os.environ["AIRFLOW_CONN_MODAL_CHANGED"] = f"modal://{token[0]}:{token[1]}@/"
+            self.assertIn("Read from Modal", reader.get_task_log(ti, 1)[0][0])
+        executor.terminate()
 
-    def test_a_host_that_waits_for_modal_too_long_is_told_in_words(self):
+    def test_a_host_that_does_not_answer_is_told_in_words(self):
         executor = self.executor()
         host = executor.line._process.process.pid
         os.kill(host, signal.SIGSTOP)
         try:
-            with self.assertRaisesRegex(HostUnavailable, "^Modal did not answer within 1 s$"):
+            with self.assertRaisesRegex(HostUnavailable, "^modalflow-host did not answer within 1 s"):
                 executor.line.health(1.0)
         finally:
             os.kill(host, signal.SIGCONT)

@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0
 #: The host looks for Modal for 63 s, and then says why there is none.
 HEALTH_SECONDS = 75.0
-#: Somebody waits for a page meanwhile.
-LOGS_SECONDS = 10.0
+#: Somebody waits for a page meanwhile. The host gives Modal 10 s, and then says so.
+LOGS_SECONDS = 15.0
 #: The longest that one question for news waits at the host.
 OBSERVE_SECONDS = 20.0
 #: Between two tries to get a host, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+#: How long one who was told of a host's end waits for the next before that is asked again.
+REPLACED_SECONDS = 0.3
 #: How long somebody who asks is kept waiting while no host can be started.
 TROUBLE_SECONDS = 5.0
 #: Workloads in one message.
@@ -75,12 +77,12 @@ class _Open:
 
     call_id: str
     workload: object | None
-    is_sent: bool = False
-
     #: The present host has heard of it.
-
+    is_sent: bool = False
     #: So has any host: it may have started the call, and died before it could tell its id.
     was_sent: bool = False
+
+
 @dataclass
 class _Wishes:
     """What the executor wants that the host has not heard yet."""
@@ -154,7 +156,7 @@ class Line:
         from modalflow.executor import messages
 
         request = messages.message("LogsRequest")(call_id=call_id, limit=limit)
-        return list(self._ask_for_words("Logs", request, LOGS_SECONDS).lines)
+        return list(self._ask("Logs", request, LOGS_SECONDS).lines)
 
     def find_files(self, volume: str, start_of_path: str, seconds: float) -> list:
         """The files of a volume whose paths begin so: each has `path` and `size`. Waits for Modal."""
@@ -174,7 +176,7 @@ class Line:
         """The host's `HealthResponse`. Waits for Modal."""
         from modalflow.executor import messages
 
-        return self._ask_for_words("Health", messages.message("HealthRequest")(), seconds)
+        return self._ask("Health", messages.message("HealthRequest")(), seconds)
 
     def stop(self, seconds: float = 10.0) -> None:
         """Says what is left to be said, ends the host and the thread. Calls on Modal go on."""
@@ -185,30 +187,51 @@ class Line:
         self._thread.join(seconds)
         self._thread = None
 
-    def _ask_for_words(self, method: str, request, seconds: float):
-        """The same, and what is wrong in words for a user."""
+    def _ask(self, method: str, request, seconds: float):
+        """One answer; or `HostUnavailable`, in words for a user. When another host takes the place of the one that was asked, that
+        one is asked too."""
         import grpc
 
-        try:
-            return self._ask(method, request, seconds)
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise HostUnavailable(f"Modal did not answer within {seconds:.0f} s") from error
-            raise HostUnavailable(_words(error)) from error
-
-    def _ask(self, method: str, request, seconds: float):
         self.start()
-        started = time.monotonic()
-        until = started + seconds
+        until = time.monotonic() + seconds
         while True:
-            stub = self._stub
+            stub = self._await_host(until)
+            try:
+                return getattr(stub, method)(request, timeout=max(until - time.monotonic(), 0.1))
+            except grpc.RpcError as error:
+                if time.monotonic() >= until:
+                    raise HostUnavailable(f"modalflow-host did not answer within {seconds:.0f} s: {_words(error)}") from error
+                if not self._is_replaced(stub, error.code()):
+                    raise HostUnavailable(_words(error)) from error
+            except ValueError as error:
+                # gRPC's word for a channel that was closed meanwhile.
+                if self._stub is stub:
+                    raise HostUnavailable(repr(error)) from error
+            self._inbox.put(("wake",))
+            self._await_another(stub)
+
+    def _await_host(self, until: float):
+        trouble_until = time.monotonic() + TROUBLE_SECONDS
+        while True:
+            stub, now = self._stub, time.monotonic()
             if stub is not None:
-                left = max(until - time.monotonic(), 0.1)
-                return getattr(stub, method)(request, timeout=left)
-            now = time.monotonic()
-            if now > until or self.trouble and now > started + TROUBLE_SECONDS:
+                return stub
+            if now > until or self.trouble and now > trouble_until:
                 raise HostUnavailable(self.trouble or "modalflow-host did not start in time")
             time.sleep(0.02)
+
+    def _await_another(self, stub) -> None:
+        until = time.monotonic() + REPLACED_SECONDS
+        while self._stub is stub and time.monotonic() < until:
+            time.sleep(0.02)
+
+    def _is_replaced(self, stub, code) -> bool:
+        """Whether the host that answered so has another one in its place, or will have. Of its own it never says UNAVAILABLE."""
+        import grpc
+
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return True
+        return code == grpc.StatusCode.UNAUTHENTICATED and (self._stub is not stub or self._has_new_target())
 
     # The thread.
 
@@ -349,6 +372,9 @@ class Line:
             self._wishes.forget = []
 
     def _spawn_unsent(self) -> None:
+        self._spawn([call for call in self._open.values() if not call.is_sent and not call.call_id])
+
+    def _spawn(self, calls: list[_Open]) -> None:
         from modalflow.executor import messages
 
         for start in range(0, len(calls), BATCH):
@@ -356,6 +382,8 @@ class Line:
             request = messages.message("SpawnRequest")(
                 workloads=[call.workload for call in batch], max_attempts=self._max_attempts
             )
+            for call in batch:
+                call.was_sent = True
             self._stub.Spawn(request, timeout=ANSWER_SECONDS)
             for call in batch:
                 call.is_sent = True
@@ -371,9 +399,6 @@ class Line:
 
     def _hear(self, observations) -> None:
         from modalflow.executor import messages
-        self._spawn([call for call in self._open.values() if not call.is_sent and not call.call_id])
-
-    def _spawn(self, calls: list[_Open]) -> None:
 
         # A secrets backend is asked once for all.
         has_new_target = functools.cache(self._has_new_target)
@@ -382,8 +407,6 @@ class Line:
             call = self._open.get(uuid)
             if call is None:
                 continue
-            for call in batch:
-                call.was_sent = True
             if what == "started":
                 call.call_id, call.workload = observation.started, None
                 self._news.put(Started(uuid, observation.started))
@@ -408,8 +431,12 @@ class Line:
     def _has_new_target(self) -> bool:
         """Whether the connection has another token than the one that Modal refused. Then the next host has that, and hears of all
         calls anew."""
+        process = self._process
+        if process is None:
+            # The next one is being started.
+            return True
         try:
-            if not self._renew and self._target() != self._process.target:
+            if not self._renew and self._target() != process.target:
                 log.warning("Modal did not take the token; the connection has another one now")
                 self._renew = True
         except Exception:
