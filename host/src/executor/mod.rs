@@ -2,6 +2,7 @@
 //! the tick hands over intents and takes observations.
 
 mod fate;
+mod functions;
 mod variant;
 mod watch;
 
@@ -14,11 +15,11 @@ use metadata::dispatch::OpenCall;
 use modal_api::{CallStatus, Client, FetchedStatus, Latest};
 use model::ExecutorConfig;
 use uuid::Uuid;
-use variant::Functions;
 
 pub use fate::Fate;
-pub use variant::{Deployed, function_name};
-pub(crate) use variant::{resources, variant};
+pub(crate) use functions::Functions;
+pub use functions::{Deployed, function_name};
+pub(crate) use variant::resources;
 pub use watch::{Observation, Watch};
 
 /// Fewer open calls are asked one by one.
@@ -41,6 +42,11 @@ pub enum Error {
     },
     #[error("executor_config: {}\nhint: {}", .0.problem, .0.hint)]
     ExecutorConfig(model::executor_config::Problem),
+    #[error(
+        "executor_config: there is no image {name:?}; {}\nhint: write how it is made under modal.images in config.yaml, then `modalflow-host create`",
+        known_images(known)
+    )]
+    Image { name: String, known: Vec<String> },
     #[error("get what executor_config asks for")]
     Variant(#[source] modal_api::Error),
     #[error("survey the calls of a function")]
@@ -56,24 +62,29 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same request may succeed a moment later.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
+    /// What Modal said, if it is Modal's.
+    pub(crate) fn modal(&self) -> Option<&modal_api::Error> {
         match self {
             Self::Function { source, .. }
             | Self::Variant(source)
             | Self::Survey(source)
             | Self::Spawn(source)
-            | Self::Fate { source, .. } => source.is_passing(),
-            Self::ExecutorConfig(_) => false,
+            | Self::Fate { source, .. } => Some(source),
+            Self::ExecutorConfig(_) | Self::Image { .. } => None,
         }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.modal().is_some_and(modal_api::Error::is_passing)
     }
 
     /// Whether the task asks for what can't be had: then it fails, and nothing else does.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::ExecutorConfig(_) => true,
+            Self::ExecutorConfig(_) | Self::Image { .. } => true,
             // A token that is wrong, say, is nothing that the task asked for.
             Self::Variant(source) => {
                 source.is_not_found()
@@ -84,6 +95,15 @@ impl Error {
             }
             Self::Function { .. } | Self::Survey(_) | Self::Spawn(_) | Self::Fate { .. } => false,
         }
+    }
+}
+
+/// What a task could have named instead.
+pub(crate) fn known_images(known: &[String]) -> String {
+    if known.is_empty() {
+        "none was deployed".to_owned()
+    } else {
+        format!("deployed are {}", known.join(", "))
     }
 }
 
@@ -109,7 +129,6 @@ pub(crate) async fn start(
 #[derive(Debug)]
 pub struct Executor {
     client: Client,
-    deployed: Deployed,
     functions: Functions,
 }
 
@@ -129,8 +148,7 @@ impl Executor {
     pub fn new(client: Client, deployed: Deployed) -> Self {
         Self {
             client,
-            deployed,
-            functions: Functions::default(),
+            functions: Functions::new(deployed, RUN_TASK),
         }
     }
 
@@ -159,13 +177,10 @@ impl Executor {
     }
 
     async fn call(&self, workload: &Workload, config: &ExecutorConfig) -> Result<String, Error> {
-        let function_id = self
-            .functions
-            .id(&self.client, &self.deployed, config)
-            .await?;
+        let function = self.functions.of(&self.client, config).await?;
         start(
             &self.client,
-            &function_id,
+            &function.function_id,
             &workload.json,
             workload.dispatch_id,
         )
@@ -178,10 +193,10 @@ impl Executor {
     /// # Errors
     /// [`Error::Function`], [`Error::Spawn`]
     pub async fn call_plainly(&self, function: &str, key: Uuid) -> Result<String, Error> {
-        let function_id = self.find(function).await?;
+        let function = self.functions.named(&self.client, function).await?;
         let (args, kwargs) = (Value::Array(Vec::new()), Value::Map(Vec::new()));
         self.client
-            .spawn(&function_id, args, kwargs, key)
+            .spawn(&function.function_id, args, kwargs, key)
             .await
             .map(|call| call.function_call_id)
             .map_err(Error::Spawn)
@@ -192,29 +207,15 @@ impl Executor {
     /// # Errors
     /// [`Error::Function`], [`Error::Survey`]
     pub(crate) async fn is_call_waiting(&self, function: &str, newest: u32) -> Result<bool, Error> {
-        let function_id = self.find(function).await?;
+        let function = self.functions.named(&self.client, function).await?;
         let calls = self
             .client
-            .calls_fetch(&function_id, Latest::Count(newest))
+            .calls_fetch(&function.function_id, Latest::Count(newest))
             .await
             .map_err(Error::Survey)?;
         Ok(calls
             .iter()
             .any(|call| call.status == FetchedStatus::Pending))
-    }
-
-    async fn find(&self, function: &str) -> Result<String, Error> {
-        let found = self
-            .client
-            .function_get(&self.deployed.app, function, &self.deployed.environment)
-            .await;
-        found
-            .map(|handle| handle.function_id)
-            .map_err(|source| Error::Function {
-                app: self.deployed.app.clone(),
-                name: function.to_owned(),
-                source,
-            })
     }
 
     /// The fate of a call, waited for up to `wait`; `None` while it goes on.
@@ -256,15 +257,15 @@ impl Executor {
 
     /// Of the newest calls, variants' among them, those that wait or run.
     async fn at_work(&self, open: usize) -> Result<HashSet<String>, Error> {
-        let function_id = self
+        let function = self
             .functions
-            .id(&self.client, &self.deployed, &ExecutorConfig::default())
+            .of(&self.client, &ExecutorConfig::default())
             .await?;
         // What ended in the meantime stands among them.
         let most = u32::try_from(open * 2 + 100).unwrap_or(u32::MAX);
         let latest = self
             .client
-            .calls_fetch(&function_id, Latest::Count(most))
+            .calls_fetch(&function.function_id, Latest::Count(most))
             .await
             .map_err(Error::Survey)?;
         Ok(latest

@@ -23,6 +23,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+use crate::executor;
+
 pub use calls::Function;
 pub use variant::deployed;
 
@@ -51,8 +53,8 @@ pub enum Error {
     Modal(modal_api::Error),
     #[error("start a function call")]
     Spawn(#[source] modal_api::Error),
-    #[error("make the function's variant for the task's executor_config")]
-    Variant(#[source] modal_api::Error),
+    #[error(transparent)]
+    Function(Box<executor::Error>),
     #[error("ask for call {call_id}")]
     Call {
         call_id: String,
@@ -65,7 +67,7 @@ pub enum Error {
     NotJson(#[source] serde_json::Error),
     #[error(
         "executor_config: there is no image {name:?}; {}\nhint: airflow modalflow deploy --image-of {name}=REFERENCE deploys it",
-        if known.is_empty() { "none was deployed".to_owned() } else { format!("deployed are {}", known.join(", ")) }
+        executor::known_images(known)
     )]
     Image { name: String, known: Vec<String> },
     #[error("find the volume for logs")]
@@ -88,6 +90,15 @@ pub enum Error {
     Serve(#[source] tonic::transport::Error),
 }
 
+impl From<executor::Error> for Error {
+    fn from(error: executor::Error) -> Self {
+        match error {
+            executor::Error::Image { name, known } => Self::Image { name, known },
+            error => Self::Function(Box::new(error)),
+        }
+    }
+}
+
 impl Error {
     fn call(call_id: &str, source: modal_api::Error) -> Self {
         Self::Call {
@@ -106,10 +117,8 @@ impl Error {
     /// What Modal said, if it is Modal's.
     fn modal(&self) -> Option<&modal_api::Error> {
         match self {
-            Self::Modal(source)
-            | Self::Spawn(source)
-            | Self::Variant(source)
-            | Self::Volume(source) => Some(source),
+            Self::Modal(source) | Self::Spawn(source) | Self::Volume(source) => Some(source),
+            Self::Function(error) => error.modal(),
             Self::Call { source, .. } | Self::File { source, .. } => Some(source),
             Self::ExecutorConfig(_)
             | Self::NotJson(_)
@@ -127,6 +136,11 @@ impl Error {
 
     /// Whether the same may succeed with another token.
     fn is_signed_out(&self) -> bool {
+        self.modal().is_some_and(modal_api::Error::is_signed_out)
+    }
+
+    /// Whether it says something of the call that was asked for: not of Modal, of our token, or of what we are set up with.
+    fn is_about_call(&self) -> bool {
         matches!(
             self,
             Self::Call { source, .. } if matches!(
@@ -141,11 +155,6 @@ impl Error {
     fn is_not_found(&self) -> bool {
         self.modal().is_some_and(modal_api::Error::is_not_found)
     }
-        self.modal().is_some_and(modal_api::Error::is_signed_out)
-    }
-
-    /// Whether it says something of the call that was asked for: not of Modal, of our token, or of what we are set up with.
-    fn is_about_call(&self) -> bool {
 }
 
 /// Serves until the caller is gone or `stop` is done.

@@ -27,6 +27,7 @@ pub fn deployed(app: &str, environment: &str, text: &str) -> Result<Deployed, Er
         resources: executor::resources(&Resources::default(), &config),
         secrets: config.secrets,
         volumes: config.volumes,
+        has_images: true,
         ..Deployed::default()
     })
 }
