@@ -10,7 +10,7 @@ import time
 import unittest
 from unittest import mock
 
-from support import APP, IS_AIRFLOW_2, LIVE, Case, Modal, starts, wait
+from support import APP, IS_AIRFLOW_2, LIVE, Case, Modal, starts, task_instance, wait
 
 from airflow.configuration import conf as airflow_conf
 
@@ -160,6 +160,21 @@ class DeployedAgainCase(Case):
         after = [self.queue(executor, "succeed"), self.queue(executor, "succeed", executor_config=small)]
         self.assertEqual(self.end_of(executor, *after), ["success"] * 2)
         self.assertEqual([starts(key) for key in before + after], [1] * 4)
+
+    def test_whoever_only_reads_logs_finds_it_too(self):
+        executor, reader = self.executor(), self.executor(start=False)
+
+        def read() -> None:
+            key = self.queue(executor, "hang")
+            ti = task_instance(key, self.call_id(executor, key))
+            wait(lambda: starts(key) == 1, "the call to run")
+            wait(lambda: "hang begins" in "".join(reader.get_task_log(ti, 1)[1]), "the line", 20)
+            executor.revoke_task(ti=ti)
+
+        read()
+        subprocess.run([sys.executable, "-m", "modal", "app", "stop", "--yes", APP], check=True, capture_output=True)
+        Modal.deploy()
+        read()
 
 
 def take_token(case) -> tuple[str, str]:
