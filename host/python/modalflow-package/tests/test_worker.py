@@ -5,22 +5,55 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 import unittest
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
-from support import IS_AIRFLOW_2, TOKEN, key_of, wait, workload
+from support import FOLDER, IS_AIRFLOW_2, TOKEN, command, key_of, wait, workload
 
 from airflow import __version__ as airflow_version
 
 from modalflow import worker
 
+DAG = """
+from airflow.decorators import dag, task
+
+@dag(schedule=None, start_date=__import__("datetime").datetime(2026, 1, 1))
+def probe():
+    @task
+    def hello():
+        raise SystemExit(3)
+
+    hello()
+
+probe()
+"""
+#: A database of Airflow 2 in which a container is at work on the task.
+FIRST_CONTAINER = """
+import sys
+from airflow import settings
+from airflow.models import DagBag, TaskInstance
+from airflow.utils import db, timezone
+
+db.initdb()
+bag = DagBag(include_examples=False)
+bag.sync_to_db()
+now = timezone.utcnow()
+bag.get_dag("probe").create_dagrun(
+    run_id=sys.argv[1], run_type="manual", state="running", execution_date=now, data_interval=(now, now), external_trigger=True
+)
+session = settings.Session()
+ti = session.query(TaskInstance).one()
+ti.state, ti.try_number, ti.job_id, ti.hostname, ti.pid = "running", 1, 1234, "the-first", 56
+session.commit()
+"""
 #: Much more than an argument may have.
 LARGE = "x" * 300_000
 
@@ -98,6 +131,26 @@ class ProcessCase(unittest.TestCase):
         with self.execution_api(404, {"detail": "no such task"}) as (server, _):
             work = {"workload": workload(key_of("hello")).model_dump_json(), "server": server}
             self.assertEqual(worker.run_workload(call(work)), {"exit_code": 1})
+
+    @unittest.skipUnless(IS_AIRFLOW_2, "Airflow 3 asks the Execution API")
+    def test_a_try_that_another_container_has_stays_its_own(self):
+        """Airflow's own program, with a database that has the try of the first container."""
+        home, key = FOLDER / "second-container", key_of("hello")
+        (home / "dags").mkdir(parents=True)
+        (home / "dags" / "probe.py").write_text(DAG)
+        variables = {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        }
+        with mock.patch.dict(os.environ, variables):
+            subprocess.run([sys.executable, "-c", FIRST_CONTAINER, key.run_id], check=True, capture_output=True)
+            with closing(sqlite3.connect(home / "airflow.db")) as database:
+                before = database.execute("SELECT * FROM task_instance").fetchall()
+                self.assertEqual(worker.run_workload(call({"command": command(key)})), {"exit_code": 0})
+                self.assertEqual(database.execute("SELECT * FROM task_instance").fetchall(), before)
+                # It came as far as to ask.
+                self.assertEqual(database.execute("SELECT job_type, state FROM job").fetchall(), [("LocalTaskJob", "success")])
 
     @contextmanager
     def execution_api(self, status: int, answer: dict):
