@@ -276,13 +276,15 @@ class Line:
             raise HostUnavailable(f"Modal's connection can't be read: {error!r}") from error
         self._process = HostProcess(target)
         self._channel = grpc.insecure_channel(f"unix:{self._process.socket}", options=CHANNEL_OPTIONS)
+        stub = messages.Stub(self._channel)
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=ANSWER_SECONDS)
-        except grpc.FutureTimeoutError as error:
+            # A question instead of gRPC's own future for that, whose thread looks for a while longer: a fork meanwhile has no gRPC.
+            stub.Forget(messages.message("ForgetRequest")(), timeout=ANSWER_SECONDS, wait_for_ready=True)
+        except grpc.RpcError as error:
             raise HostUnavailable("modalflow-host does not take connections") from error
         for call in (*self._open.values(), *self._wishes.cancel.values()):
             call.is_sent = False
-        self._stub = messages.Stub(self._channel)
+        self._stub = stub
         self.trouble = ""
 
     def _drop_host(self) -> None:
