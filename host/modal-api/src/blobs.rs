@@ -160,10 +160,9 @@ pub(crate) async fn get(caller: &Caller, http: &Http, blob_id: &str) -> Result<B
             stub.blob_get(request).await
         })
         .await?;
-    let (_, body) = http
-        .get(WHAT, &answer.download_url, Attempts::DOWNLOAD)
-        .await?;
-    Ok(body)
+    let address = &answer.download_url;
+    http.get(WHAT, address, usize::MAX, Attempts::DOWNLOAD)
+        .await
 }
 
 struct Hashes {

@@ -13,7 +13,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-use crate::{Error, url};
+use crate::{Error, digest, url};
 
 /// From the first byte sent to the head of the answer; what is sent has time of its own.
 const ATTEMPT: Duration = Duration::from_secs(600);
@@ -37,6 +37,16 @@ pub(crate) struct Upload {
     pub(crate) content_type: Option<&'static str>,
     /// For stores that check it.
     pub(crate) content_md5: Option<String>,
+}
+
+/// One request, however often it is sent.
+struct Exchange<'a> {
+    what: &'a str,
+    method: Method,
+    address: &'a str,
+    upload: &'a Upload,
+    /// An answer with a longer body is none.
+    most: usize,
 }
 
 /// How often and how patiently.
@@ -87,7 +97,14 @@ impl Http {
         upload: &Upload,
         attempts: Attempts,
     ) -> Result<(HeaderMap, Bytes), Error> {
-        self.ask(what, Method::PUT, address, upload, attempts).await
+        let exchange = Exchange {
+            what,
+            method: Method::PUT,
+            address,
+            upload,
+            most: usize::MAX,
+        };
+        self.ask(exchange, attempts).await
     }
 
     pub(crate) async fn post(
@@ -102,40 +119,51 @@ impl Http {
             content_type: None,
             content_md5: None,
         };
-        let (_, answer) = self
-            .ask(what, Method::POST, address, &upload, attempts)
-            .await?;
+        let exchange = Exchange {
+            what,
+            method: Method::POST,
+            address,
+            upload: &upload,
+            most: usize::MAX,
+        };
+        let (_, answer) = self.ask(exchange, attempts).await?;
         Ok(answer)
     }
 
+    /// A body of at most so many bytes that fits the digest which its server names. One that does not was damaged on its way: it is
+    /// fetched again.
     pub(crate) async fn get(
         &self,
         what: &str,
         address: &str,
+        most: usize,
         attempts: Attempts,
-    ) -> Result<(HeaderMap, Bytes), Error> {
+    ) -> Result<Bytes, Error> {
         let nothing = Upload {
             body: Bytes::new(),
             content_type: None,
             content_md5: None,
         };
-        self.ask(what, Method::GET, address, &nothing, attempts)
-            .await
+        let exchange = Exchange {
+            what,
+            method: Method::GET,
+            address,
+            upload: &nothing,
+            most,
+        };
+        let (_, body) = self.ask(exchange, attempts).await?;
+        Ok(body)
     }
 
     async fn ask(
         &self,
-        what: &str,
-        method: Method,
-        address: &str,
-        upload: &Upload,
+        exchange: Exchange<'_>,
         attempts: Attempts,
     ) -> Result<(HeaderMap, Bytes), Error> {
         let mut delay = attempts.first_delay;
         let mut made = 1;
         loop {
-            let once = self.once(what, method.clone(), address, upload);
-            let failure = match once.await {
+            let failure = match self.once(&exchange).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -154,14 +182,15 @@ impl Http {
         }
     }
 
-    async fn once(
-        &self,
-        what: &str,
-        method: Method,
-        address: &str,
-        upload: &Upload,
-    ) -> Result<(HeaderMap, Bytes), Failure> {
-        let mut request = Request::builder().method(method).uri(address);
+    async fn once(&self, exchange: &Exchange<'_>) -> Result<(HeaderMap, Bytes), Failure> {
+        let Exchange {
+            what,
+            method,
+            address,
+            upload,
+            most,
+        } = exchange;
+        let mut request = Request::builder().method(method).uri(*address);
         if let Some(kind) = upload.content_type {
             request = request.header(header::CONTENT_TYPE, kind);
         }
@@ -177,10 +206,20 @@ impl Http {
             .map_err(|_| Failure::passing(what, format!("no answer within {limit:?}")))?
             .map_err(|error| Failure::passing(what, url::chain(&error)))?;
         let (parts, body) = answer.into_parts();
-        let body = whole(body, SILENCE)
+        let most = if parts.status.is_success() {
+            *most
+        } else {
+            usize::MAX
+        };
+        let body = whole(body, most, SILENCE)
             .await
             .map_err(|reason| Failure::passing(what, reason))?;
         if parts.status.is_success() {
+            // modal: _read_block_body
+            if method == Method::GET && !digest::fits(&parts.headers, &body) {
+                let reason = "its SHA-256 is not the one that the server named";
+                return Err(Failure::passing(what, reason.to_owned()));
+            }
             return Ok((parts.headers, body));
         }
         let text: String = String::from_utf8_lossy(&body).chars().take(300).collect();
@@ -198,8 +237,8 @@ fn patience(length: usize) -> Duration {
     ATTEMPT + Duration::from_secs(length as u64 >> SLOWEST_SHIFT)
 }
 
-/// All of a body, as long as something comes.
-async fn whole<B>(mut body: B, silence: Duration) -> Result<Bytes, String>
+/// All of a body, as long as something comes and it is not too long.
+async fn whole<B>(mut body: B, most: usize, silence: Duration) -> Result<Bytes, String>
 where
     B: BodyExt<Data = Bytes> + Unpin,
     B::Error: std::error::Error + 'static,
@@ -211,6 +250,9 @@ where
     {
         let frame = frame.map_err(|error| url::chain(&error))?;
         if let Ok(data) = frame.into_data() {
+            if data.len() > most - whole.len() {
+                return Err(format!("more than {most} bytes came"));
+            }
             whole.extend_from_slice(&data);
         }
     }
@@ -252,8 +294,9 @@ mod tests {
     use futures::{StreamExt as _, stream};
     use http_body_util::StreamBody;
     use hyper::body::Frame;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::{patience, whole};
+    use super::{Attempts, Http, patience, whole};
 
     fn frame(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
         Ok(Frame::data(Bytes::from_static(text.as_bytes())))
@@ -270,15 +313,68 @@ mod tests {
         let silence = Duration::from_millis(20);
         let parts = stream::iter([frame("one "), frame("two")]);
         assert_eq!(
-            whole(StreamBody::new(parts.boxed()), silence)
+            whole(StreamBody::new(parts.boxed()), 7, silence)
                 .await
                 .unwrap(),
             "one two"
         );
+        let parts = stream::iter([frame("one "), frame("two")]);
+        assert_eq!(
+            whole(StreamBody::new(parts.boxed()), 6, silence).await,
+            Err("more than 6 bytes came".to_owned())
+        );
         let stuck = stream::iter([frame("one ")]).chain(stream::pending());
         assert_eq!(
-            whole(StreamBody::new(stuck.boxed()), silence).await,
+            whole(StreamBody::new(stuck.boxed()), 9, silence).await,
             Err("nothing came for 20ms".to_owned())
         );
+    }
+
+    /// A server that gives these answers, one a connection; then there is none.
+    async fn server(answers: Vec<String>) -> (String, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/block", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            for answer in answers {
+                let (mut peer, _) = listener.accept().await.unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    peer.read_buf(&mut asked).await.unwrap();
+                }
+                peer.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (address, serving)
+    }
+
+    fn answer(body: &str, digest: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\nrepr-digest: sha-256=:{digest}:\r\n\r\n{body}"
+        )
+    }
+
+    #[tokio::test]
+    async fn what_was_damaged_on_its_way_is_fetched_again() {
+        let digest = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
+        let damaged = [("abd", digest), ("abcd", digest), ("abc", digest)];
+        let (address, serving) =
+            server(damaged.map(|(body, named)| answer(body, named)).into()).await;
+        let attempts = Attempts {
+            most: 3,
+            first_delay: Duration::from_millis(1),
+        };
+        let body = Http::new().get("a block", &address, 3, attempts).await;
+        assert_eq!(body.unwrap(), "abc");
+        serving.await.unwrap();
+
+        let damaged = vec![answer("abd", digest); 3];
+        let (address, serving) = server(damaged).await;
+        let error = Http::new().get("a block", &address, 3, attempts).await;
+        insta::assert_snapshot!(
+            error.unwrap_err(),
+            @"transfer of a block over HTTP: its SHA-256 is not the one that the server named"
+        );
+        serving.await.unwrap();
     }
 }

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::{
-    Client, Error, Volume, digest,
+    Client, Error, Volume,
     http::Attempts,
     volumes::{BLOCK, relative},
     wire,
@@ -49,24 +49,9 @@ impl Client {
             .map(|(address, length)| {
                 let what = &what;
                 async move {
-                    let (headers, body) = self.http.get(what, address, Attempts::DOWNLOAD).await?;
-                    if body.len() > length {
-                        return Err(Error::Transfer {
-                            what: what.clone(),
-                            reason: format!(
-                                "a block of {} bytes where {length} are due",
-                                body.len()
-                            ),
-                        });
-                    }
-                    if !digest::fits(&headers, &body) {
-                        return Err(Error::Transfer {
-                            what: what.clone(),
-                            reason: "a block's SHA-256 is not the one that the server named"
-                                .to_owned(),
-                        });
-                    }
-                    Ok((body, length))
+                    let attempts = Attempts::DOWNLOAD;
+                    let body = self.http.get(what, address, length, attempts).await?;
+                    Ok::<_, Error>((body, length))
                 }
             });
         let mut whole = BytesMut::new();
