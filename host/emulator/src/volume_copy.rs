@@ -137,8 +137,8 @@ mod tests {
         );
         let lands = |path: &str| landing(&root, path.as_ref()).is_ok();
         assert_eq!(
-            ["new/x", "a/x", "", "out/x", "out/new/x"].map(lands),
-            [true, true, true, false, false]
+            ["new/x", "a/x", "", "out/x", "out/new/x", "b/x/y/z"].map(lands),
+            [true, true, true, false, false, false]
         );
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
         let left = fs::read_dir(folder.path().join("contents")).unwrap();

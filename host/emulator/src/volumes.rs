@@ -217,7 +217,7 @@ pub(crate) fn existing(root: &Path, relative: &Path) -> Result<PathBuf, Status> 
     }
 }
 
-/// Where something new may lie. Through a link the way could lead out: the nearest folder that exists must be inside.
+/// Where something new may lie. Through a link the way could lead out: what exists of it must be a directory inside.
 pub(crate) fn landing(root: &Path, relative: &Path) -> Result<PathBuf, Status> {
     let mut nearest = relative.parent().unwrap_or(Path::new(""));
     while !root.join(nearest).exists() {
@@ -226,6 +226,12 @@ pub(crate) fn landing(root: &Path, relative: &Path) -> Result<PathBuf, Status> {
     }
     let rest = relative.strip_prefix(nearest).unwrap_or(relative);
     let folder = existing(root, nearest)?;
+    if !folder.is_dir() {
+        return Err(Status::invalid_argument(format!(
+            "'{}' is a file, no directory",
+            nearest.display()
+        )));
+    }
     // A path joined with nothing would end with a slash.
     Ok(if rest.as_os_str().is_empty() {
         folder

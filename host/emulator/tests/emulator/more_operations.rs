@@ -247,6 +247,21 @@ async fn what_has_a_name_is_changed_and_deleted() {
         .await
         .unwrap();
     assert_eq!(&client.volume_get(&volume, "b/x").await.unwrap()[..], b"x");
+    let below_a_file = client
+        .volume_copy(&volume, &["a/x"], "b/x/y", Depth::Flat)
+        .await;
+    insta::assert_snapshot!(
+        below_a_file.unwrap_err(),
+        @"invalid request: 'b/x' is a file, no directory"
+    );
+    let below_a_file = vec![Upload::bytes("b/x/y/z", "z")];
+    let below_a_file = client
+        .volume_put(&volume, below_a_file, Overwrite::Allowed)
+        .await;
+    insta::assert_snapshot!(
+        below_a_file.unwrap_err(),
+        @"invalid request: 'b/x' is a file, no directory"
+    );
     client
         .volume_rename(&volume.volume_id, "renamed")
         .await
