@@ -28,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         let now = core.clock.now();
         let Chores { next, logs, used } = look(&core, now);
         if let Some(used) = used {
-            // What a mount has begun to use in the meantime is not old.
+            // What a mount has begun to use in the meantime was looked for: it is not old.
             core.contents.clean(|hash| used.contains(hash));
         }
         for (path, limit) in logs {
