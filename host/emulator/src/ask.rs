@@ -12,10 +12,13 @@ use crate::{
     rows::{Change, Row, Rows, Table},
 };
 
-/// How long an answer is kept for a repeated attempt. The official client's next attempt comes within seconds.
-const ANSWERS_KEPT: f64 = 120.0;
-/// Together answers may be so large; what a queue gave out lies in them.
+/// How long an answer is kept for a repeated attempt: for longer than our client's four attempts at a call that makes the server work
+/// can take, with 300 s each. The official client's next attempt comes within seconds.
+const ANSWERS_KEPT: f64 = 1500.0;
+/// Together answers may be so large, with their keys; what a queue gave out lies in them.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// What an answer takes beside its key and its body.
+const ANSWER_OVERHEAD: usize = 100;
 /// After a change housekeeping looks within this time: at the journal's length, at old answers.
 const LOOK_AFTER: f64 = 60.0;
 
@@ -43,6 +46,12 @@ impl Row for AnswerRow {
     const TABLE: Table = Table::Answers;
 }
 
+impl AnswerRow {
+    fn weight(&self, key: &[u8]) -> usize {
+        ANSWER_OVERHEAD + key.len() + self.body.len()
+    }
+}
+
 /// The answers that are kept, the oldest first: their rows are ordered by key.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
@@ -65,7 +74,7 @@ impl Answers {
             .map(|(key, row)| Answered {
                 at: row.at,
                 key: String::from_utf8_lossy(key).into_owned(),
-                bytes: row.body.len(),
+                bytes: row.weight(key),
             })
             .collect();
         line.sort_by(|a, b| a.at.total_cmp(&b.at));
@@ -145,7 +154,7 @@ impl Ask {
             at: self.now(),
             body: answer.encode_to_vec(),
         };
-        let bytes = row.body.len();
+        let bytes = row.weight(self.key.as_bytes());
         let surplus = inner.answers.too_many(bytes);
         inner.answers.end(surplus, &mut change);
         change.put(&self.key, &row);
@@ -190,7 +199,7 @@ pub(crate) fn forget_answers(inner: &mut Inner, now: f64) -> Change {
 
 #[cfg(test)]
 mod tests {
-    use super::{ANSWERS_KEPT, AnswerRow, Answers, MAX_ANSWER_BYTES};
+    use super::{ANSWER_OVERHEAD, ANSWERS_KEPT, AnswerRow, Answers, MAX_ANSWER_BYTES};
     use crate::{
         record::Event,
         rows::{Change, Rows},
@@ -208,10 +217,12 @@ mod tests {
             rows.apply(event);
         }
         let mut answers = Answers::of(&rows);
+        let room = |count: usize, bytes: usize| MAX_ANSWER_BYTES - count * ANSWER_OVERHEAD - bytes;
         assert_eq!(answers.too_many(0), 0);
-        assert_eq!(answers.too_many(MAX_ANSWER_BYTES - 9), 0);
-        assert_eq!(answers.too_many(MAX_ANSWER_BYTES - 8), 1);
-        assert_eq!(answers.too_many(MAX_ANSWER_BYTES - 6), 2);
+        assert_eq!(answers.too_many(room(3, 5 + 2 + 6 + 4 + 4 + 3)), 0);
+        assert_eq!(answers.too_many(room(3, 23)), 1);
+        assert_eq!(answers.too_many(room(2, 6 + 4 + 4 + 3)), 1);
+        assert_eq!(answers.too_many(room(2, 16)), 2);
         assert_eq!(answers.too_many(2 * MAX_ANSWER_BYTES), 3);
         assert_eq!(answers.too_old(ANSWERS_KEPT + 5.0), 1);
         assert_eq!(answers.too_old(ANSWERS_KEPT + 5.5), 2);
@@ -224,6 +235,6 @@ mod tests {
             rows.apply(event);
         }
         assert_eq!(rows.keys::<AnswerRow>(b"").collect::<Vec<_>>(), [b"late"]);
-        assert_eq!(answers.bytes, 10);
+        assert_eq!(answers.bytes, ANSWER_OVERHEAD + 4 + 3 + 7);
     }
 }
