@@ -24,6 +24,9 @@ const DEFAULT_SCALEDOWN: u32 = 60;
 /// Modal has no limit where none is asked for; one machine has.
 const DEFAULT_CONTAINERS: u32 = 10;
 
+/// Why calls and containers end whose function a deployment has left out.
+const LEFT_OUT: &str = "its function is no longer part of the app";
+
 /// Puts what is published of a function, or of a variant, to work.
 pub(crate) fn activate(
     core: &Core,
@@ -124,7 +127,7 @@ impl Core {
             inner.functions.remove(function_id);
         }
         self.end_waiting(inner, &unnamed);
-        self.send_away(inner, |container| {
+        self.send_away(inner, LEFT_OUT, |container| {
             left_out.contains(&container.function_id) && container.running.is_empty()
         });
         for live in inner.live.values() {
@@ -154,8 +157,8 @@ impl Core {
             .map(|(input_id, _)| input_id.clone())
             .collect();
         for input_id in waiting {
-            let text = "its function is no longer part of the app".to_owned();
-            inner.note_ended(&input_id, Ending::new(GenericStatus::Terminated, text), now);
+            let ending = Ending::new(GenericStatus::Terminated, LEFT_OUT.to_owned());
+            inner.note_ended(&input_id, ending, now);
         }
     }
 

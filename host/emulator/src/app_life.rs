@@ -72,7 +72,8 @@ impl Core {
                 inner.note_ended(&input_id, Ending::new(GenericStatus::Terminated, text), now);
             }
         }
-        self.send_away(inner, |container| {
+        let reason = "its app was stopped";
+        self.send_away(inner, reason, |container| {
             functions.contains(&container.function_id)
         });
     }
@@ -81,6 +82,7 @@ impl Core {
     pub(crate) fn send_away(
         &self,
         inner: &mut Inner,
+        reason: &str,
         is_meant: impl Fn(&crate::state::Container) -> bool,
     ) {
         let now = self.clock.now();
@@ -97,7 +99,7 @@ impl Core {
                 live.polls > 0
             });
             if !is_at_the_door {
-                self.doom(inner, &task_id, "its app was stopped".to_owned());
+                self.doom(inner, &task_id, reason.to_owned());
             }
         }
         self.look_at(inner, now);

@@ -10,6 +10,7 @@
 
 mod calls;
 mod deliveries;
+mod deployed_app;
 mod failures;
 mod folders;
 mod more_operations;
