@@ -92,6 +92,15 @@ pub(crate) fn update_scheduling(
             &app,
             &request.function_id,
         )?;
+        // There may be too many of them now, or they may be idle for longer.
+        let inner = &mut *guard;
+        for (task_id, container) in &inner.state.containers {
+            if container.function_id == request.function_id
+                && let Some(live) = inner.live.get(task_id)
+            {
+                live.work_bell.notify_waiters();
+            }
+        }
         ask.core.dispatch(&mut guard, &request.function_id);
     }
     Ok(wire::FunctionUpdateSchedulingParamsResponse {})

@@ -1,7 +1,7 @@
 //! Which container works on what waits, and when another one is started. Modal's rule: fill the containers that are there, start as
 //! many as the rest needs.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
 use modal_api::wire::FileDescriptor;
 
@@ -56,24 +56,16 @@ impl Core {
             .get(function_id)
             .map_or(0, std::collections::VecDeque::len);
 
-        let mut staying: Vec<(&Container, &Live)> = state
-            .containers
-            .iter()
-            .filter(|(_, container)| {
-                container.function_id == function_id && container.spec_hash == function.spec_hash
-            })
-            .filter_map(|(id, container)| live.get(id).map(|live| (container, live)))
-            .filter(|(container, live)| {
-                !live.is_leaving() && (!live.is_spent || !container.running.is_empty())
-            })
-            .collect();
+        let mut staying = staying(&state.containers, live, function_id, function);
         let count = staying.len();
+        // Those that are too many take nothing.
+        staying.truncate(function.spec.max_containers);
         let server = servers.get(function_id);
         // The fullest first, those at our door before those on their way: so the others become idle and leave.
-        staying.sort_unstable_by_key(|(container, live)| {
+        staying.sort_unstable_by_key(|(_, container, live)| {
             (live.polls == 0, Reverse(container.running.len()))
         });
-        for (container, live) in staying {
+        for (_, container, live) in staying {
             if left == 0 {
                 break;
             }
@@ -212,7 +204,13 @@ impl Core {
             // A new life of the emulator that has not been told of the function yet.
             return Ok(Take::Wait { until: f64::MAX });
         };
-        let is_outdated = function.spec_hash != container.spec_hash;
+        let (idle_since, is_overdue) = (live.idle_since, !live.overdue.is_empty());
+        // Of another deployment, or too many since there may be fewer: it takes nothing more and leaves once it is idle.
+        let is_superfluous = function.spec_hash != container.spec_hash
+            || staying(&inner.state.containers, &inner.live, &function_id, function)
+                .iter()
+                .skip(function.spec.max_containers)
+                .any(|(id, _, _)| *id == task_id);
         let room = container
             .capacity
             .saturating_sub(container.running.len())
@@ -220,7 +218,7 @@ impl Core {
         let is_idle = container.running.is_empty();
         let timeout = function.spec.timeout.as_secs_f64();
         let single_use = function.spec.single_use;
-        let idle_until = live.idle_since + function.spec.scaledown_window.as_secs_f64();
+        let idle_until = idle_since + function.spec.scaledown_window.as_secs_f64();
         let is_kept_warm = || {
             inner
                 .state
@@ -232,7 +230,7 @@ impl Core {
         };
 
         let leaves = inner.stopping
-            || is_outdated
+            || is_superfluous
             || (idle_until <= now
                 && inner
                     .state
@@ -241,10 +239,12 @@ impl Core {
                     .is_none_or(|queue| queue.is_empty())
                 && !is_kept_warm());
         if is_idle && leaves {
-            live.leaving_since = Some(now);
+            if let Some(live) = inner.live.get_mut(task_id) {
+                live.leaving_since = Some(now);
+            }
             return Ok(Take::Leave);
         }
-        if inner.stopping || is_outdated || !live.overdue.is_empty() {
+        if inner.stopping || is_superfluous || is_overdue {
             return Ok(Take::Wait { until: f64::MAX });
         }
 
@@ -275,4 +275,28 @@ impl Core {
         self.look_at(inner, deadline);
         Ok(Take::Inputs(ids))
     }
+}
+
+/// The containers of a function's present deployment that are not about to leave, the oldest first.
+fn staying<'a>(
+    containers: &'a HashMap<String, Container>,
+    live: &'a HashMap<String, Live>,
+    function_id: &str,
+    function: &Function,
+) -> Vec<(&'a str, &'a Container, &'a Live)> {
+    let mut staying: Vec<_> = containers
+        .iter()
+        .filter(|(_, container)| {
+            container.function_id == function_id && container.spec_hash == function.spec_hash
+        })
+        .filter_map(|(id, container)| Some((id.as_str(), container, live.get(id)?)))
+        .filter(|(_, container, live)| {
+            !live.is_leaving() && (!live.is_spent || !container.running.is_empty())
+        })
+        .collect();
+    staying.sort_unstable_by(|(one, a, _), (other, b, _)| {
+        let by_age = a.created_at.total_cmp(&b.created_at);
+        by_age.then_with(|| one.cmp(other))
+    });
+    staying
 }

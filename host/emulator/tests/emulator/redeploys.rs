@@ -52,6 +52,53 @@ async fn the_number_of_containers_is_set_without_replacing_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_fewer_containers_are_allowed_the_youngest_leave() {
+    let Some(app) = App::start(&["kept"]).await else {
+        return;
+    };
+    let most = |count| wire::AutoscalerSettings {
+        max_containers: Some(count),
+        scaledown_window: Some(300),
+        ..Default::default()
+    };
+    app.scale("kept", most(2)).await;
+    let first = app.hold("kept", "first").await;
+    let second = app.hold("kept", "second").await;
+    let both = app.containers().await;
+    let old = &both[1..];
+    app.scale("kept", most(1)).await;
+    let third = app.spawn("kept", app.flag("third").to_str().unwrap()).await;
+    app.release("third");
+    app.release("second");
+    // The young one ends what it has and takes nothing more.
+    result(&app.client, &second).await;
+    app.until_containers(old).await;
+    assert!(!app.flag("third").exists());
+    app.release("first");
+    for call in [&first, &third] {
+        let ended = result(&app.client, call).await;
+        assert_eq!(ended.status, GenericStatus::Success);
+    }
+    assert_eq!(app.containers().await, old);
+
+    // Idle ones need not wait for anything.
+    app.scale("kept", most(2)).await;
+    let calls = [
+        app.hold("kept", "fourth").await,
+        app.hold("kept", "fifth").await,
+    ];
+    app.release("fourth");
+    app.release("fifth");
+    for call in &calls {
+        result(&app.client, call).await;
+    }
+    assert_eq!(app.containers().await.len(), 2);
+    app.scale("kept", most(1)).await;
+    app.until_containers(old).await;
+    app.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_on_its_way_is_told_that_its_function_was_left_out() {
     let module = "import time\ntime.sleep(600)\ndef work(what): ...\n";
     let Some(app) = App::start_with(&["kept", "dropped"], module).await else {
