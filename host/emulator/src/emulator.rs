@@ -101,6 +101,7 @@ impl Emulator {
             servers: Default::default(),
             heard_of: Default::default(),
         };
+        let known = adopt(&mut inner, clock.now());
         let word = word(&mut inner)?;
         for name in OWN_FOLDERS {
             let path = config.state_dir.join(name);
@@ -125,7 +126,7 @@ impl Emulator {
         let tcp = listen(&core, &config.listen, &halt, &mut servers).await?;
         activate_apps(&core);
         core.open_servers();
-        let adopted = take_back(&core).await;
+        let adopted = take_back(&core, known).await;
         let mut lifecycle = JoinSet::new();
         lifecycle.spawn(lifecycle::run(
             core.clone(),
@@ -355,42 +356,55 @@ fn activate_apps(core: &Core) {
     }
 }
 
+/// Counts on the containers of the last life, before anything is dispatched: else others would be started in their place. Answers
+/// which they are, each with its process.
+fn adopt(inner: &mut Inner, now: f64) -> Vec<(String, Option<ProcessKey>)> {
+    let mut known = Vec::new();
+    for (task_id, container) in &inner.state.containers {
+        let mut live = Live::new(now);
+        // One that works has asked before, and may have no room to ask again.
+        live.has_asked = !container.running.is_empty();
+        live.in_doubt = container.running.iter().cloned().collect();
+        let cancelled = container.running.iter().filter(|id| {
+            matches!(
+                inner.state.inputs.get(*id).map(|input| &input.phase),
+                Some(Phase::Running {
+                    cancelled: true,
+                    ..
+                })
+            )
+        });
+        live.cancellations = cancelled.map(|id| (id.clone(), None)).collect();
+        inner.live.insert(task_id.clone(), live);
+        known.push((task_id.clone(), container.process));
+    }
+    known
+}
+
 /// Sorts the containers of the last life: those that live are followed again, the others have ended.
-async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
-    let known: Vec<(String, Option<ProcessKey>)> = {
+async fn take_back(
+    core: &Arc<Core>,
+    known: Vec<(String, Option<ProcessKey>)>,
+) -> Vec<(String, ProcessKey)> {
+    {
         let mut guard = core.lock();
         let inner = &mut *guard;
-        let now = core.clock.now();
-        for (task_id, container) in &inner.state.containers {
-            let mut live = Live::new(now);
-            // One that works has asked before, and may have no room to ask again.
-            live.has_asked =
-                !container.running.is_empty() || inner.servers.contains_key(&container.function_id);
-            live.is_spent = !container.running.is_empty()
+        for (task_id, _) in &known {
+            let (Some(container), Some(live)) = (
+                inner.state.containers.get(task_id),
+                inner.live.get_mut(task_id),
+            ) else {
+                continue;
+            };
+            // Servers are asked themselves.
+            live.has_asked |= inner.servers.contains_key(&container.function_id);
+            live.is_spent |= !container.running.is_empty()
                 && inner
                     .functions
                     .get(&container.function_id)
                     .is_some_and(|function| function.spec.single_use);
-            live.in_doubt = container.running.iter().cloned().collect();
-            let cancelled = container.running.iter().filter(|id| {
-                matches!(
-                    inner.state.inputs.get(*id).map(|input| &input.phase),
-                    Some(Phase::Running {
-                        cancelled: true,
-                        ..
-                    })
-                )
-            });
-            live.cancellations = cancelled.map(|id| (id.clone(), None)).collect();
-            inner.live.insert(task_id.clone(), live);
         }
-        inner
-            .state
-            .containers
-            .iter()
-            .map(|(task_id, container)| (task_id.clone(), container.process))
-            .collect()
-    };
+    }
     let mut adopted = Vec::new();
     for (task_id, process) in known {
         match process {
@@ -401,6 +415,10 @@ async fn take_back(core: &Arc<Core>) -> Vec<(String, ProcessKey)> {
             Some(_) | None => {
                 // Without a process: started, but the end came before it was written down which one it was.
                 process::kill_all(task_id.clone()).await;
+                // Whether it had come up nobody knows: its end is no sign that containers do not.
+                if let Some(live) = core.lock().live.get_mut(&task_id) {
+                    live.has_asked = true;
+                }
                 let _ = fs::remove_file(core.socket_path(&task_id));
                 core.end_container(&task_id, &Exit::Unseen);
             }

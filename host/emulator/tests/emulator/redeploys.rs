@@ -2,9 +2,16 @@
 //! Containers are real ones.
 
 use modal_api::{GenericStatus, wire};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tonic::Request;
 
-use crate::{deployed_app::App, support::result};
+use crate::{
+    deployed_app::App,
+    support::{processes_in, result},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_is_left_out_leaves_no_container_and_no_waiting_call() {
@@ -113,6 +120,63 @@ async fn a_container_on_its_way_is_told_that_its_function_was_left_out() {
         logs.contains("was killed: its function is no longer part of the app"),
         "{logs}"
     );
+    app.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_counts_on_the_containers_that_live() {
+    let Some(app) = App::start(&["kept"]).await else {
+        return;
+    };
+    let warm = wire::AutoscalerSettings {
+        min_containers: Some(1),
+        ..Default::default()
+    };
+    app.scale("kept", warm).await;
+    let call = app.spawn("kept", "").await;
+    result(&app.client, &call).await;
+    let before = app.containers().await;
+    // Idle, then at work with another call that waits.
+    let app = app.restart().await;
+    assert_eq!(app.containers().await, before);
+    let running = app.hold("kept", "running").await;
+    let waiting = app.spawn("kept", "").await;
+    let app = app.restart().await;
+    assert_eq!(app.containers().await, before);
+    app.release("running");
+    for call in [&running, &waiting] {
+        let ended = result(&app.client, call).await;
+        assert_eq!(ended.status, GenericStatus::Success);
+    }
+    assert_eq!(app.containers().await, before);
+    let logs = app.logs().await;
+    assert!(!logs.contains("not watched"), "{logs}");
+    app.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_that_died_with_the_emulator_do_not_count_as_crashes() {
+    let Some(app) = App::start(&["kept"]).await else {
+        return;
+    };
+    let three = wire::AutoscalerSettings {
+        min_containers: Some(3),
+        max_containers: Some(3),
+        ..Default::default()
+    };
+    app.scale("kept", three).await;
+    let call = app.spawn("kept", "").await;
+    result(&app.client, &call).await;
+    let app = app
+        .restart_after(|folder| {
+            for pid in processes_in(folder) {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            }
+        })
+        .await;
+    let call = app.spawn("kept", "").await;
+    let ended = result(&app.client, &call).await;
+    assert_eq!(ended.status, GenericStatus::Success, "{}", ended.exception);
     app.end().await;
 }
 
