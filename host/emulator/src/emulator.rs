@@ -364,6 +364,7 @@ fn adopt(inner: &mut Inner, now: f64) -> Vec<(String, Option<ProcessKey>)> {
         let mut live = Live::new(now);
         // One that works has asked before, and may have no room to ask again.
         live.has_asked = !container.running.is_empty();
+        live.is_spent = container.stop_requested;
         live.in_doubt = container.running.iter().cloned().collect();
         let cancelled = container.running.iter().filter(|id| {
             matches!(

@@ -4,7 +4,7 @@ use modal_api::wire::{FunctionInput, GenericResult};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Record {
-    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub(crate) event: Option<Event>,
 }
 
@@ -34,6 +34,8 @@ pub(crate) enum Event {
     RowsChanged(RowsChanged),
     #[prost(message, tag = "12")]
     InputRetried(InputRetried),
+    #[prost(message, tag = "13")]
+    StopRequested(StopRequested),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -159,6 +161,13 @@ pub(crate) struct ContainerStarted {
     /// Clock ticks since boot, from `/proc/<pid>/stat`: a later process with the same pid has another.
     #[prost(uint64, tag = "3")]
     pub(crate) start_time: u64,
+}
+
+/// The container is to take no more inputs and to end after those that it has.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct StopRequested {
+    #[prost(string, tag = "1")]
+    pub(crate) task_id: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

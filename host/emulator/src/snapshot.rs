@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::{
     record::{
         CallCreated, CancelRequested, ContainerStarted, ContainerStarting, Event, InputEnded,
-        InputRetried, InputStarted, KeyKept, NewInput,
+        InputRetried, InputStarted, KeyKept, NewInput, StopRequested,
     },
     state::{Call, Container, Input, Phase, ProcessKey, State},
 };
@@ -130,6 +130,11 @@ fn container_events(task_id: &str, container: &Container, events: &mut Vec<Event
             start_time,
         }));
     }
+    if container.stop_requested {
+        events.push(Event::StopRequested(StopRequested {
+            task_id: task_id.to_owned(),
+        }));
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +144,7 @@ mod tests {
     use crate::{
         record::{
             CallCreated, CancelRequested, ContainerStarted, ContainerStarting, Event, InputEnded,
-            InputRequeued, InputRetried, InputStarted, InputsAdded, NewInput,
+            InputRequeued, InputRetried, InputStarted, InputsAdded, NewInput, StopRequested,
         },
         state::{MAX_FINISHED_CALLS, State},
     };
@@ -221,6 +226,9 @@ mod tests {
                 pid: 7,
                 start_time: 8,
             }),
+            Event::StopRequested(StopRequested {
+                task_id: "ta".into(),
+            }),
             call("fc-1", &["a"]),
             call("fc-2", &["b"]),
             Event::InputsAdded(added),
@@ -239,6 +247,7 @@ mod tests {
         let again = fold(state.events());
         assert_eq!(sorted(&again.events()), sorted(&state.events()));
         assert_eq!(again.keys.len(), 4);
+        assert!(again.containers["ta"].stop_requested);
         assert_eq!(Vec::from(again.queues["fu"].clone()), ["c", "d", "e"]);
         assert_eq!(
             again.containers["ta"].running.iter().collect::<Vec<_>>(),

@@ -92,6 +92,8 @@ pub(crate) struct Container {
     pub(crate) log_path: PathBuf,
     pub(crate) max_log_bytes: u64,
     pub(crate) process: Option<ProcessKey>,
+    /// It was asked to end after what it works on.
+    pub(crate) stop_requested: bool,
     pub(crate) running: BTreeSet<String>,
 }
 
@@ -127,6 +129,11 @@ impl State {
                         pid: event.pid,
                         start_time: event.start_time,
                     });
+                }
+            }
+            Event::StopRequested(event) => {
+                if let Some(container) = self.containers.get_mut(&event.task_id) {
+                    container.stop_requested = true;
                 }
             }
             Event::ContainerEnded(event) => {
@@ -397,6 +404,7 @@ impl State {
             log_path: std::ffi::OsString::from_vec(event.log_path).into(),
             max_log_bytes: event.max_log_bytes,
             process: None,
+            stop_requested: false,
             running: BTreeSet::new(),
         };
         self.containers.insert(event.task_id, container);

@@ -8,7 +8,9 @@ use tonic::Status;
 use crate::{
     app_parts, apps,
     ask::Ask,
+    callers::not_written,
     core::Inner,
+    record::{Event, StopRequested},
     session,
     state::{Input, Phase},
 };
@@ -84,6 +86,9 @@ pub(crate) fn stop(
         return Err(unknown(&request.task_id));
     }
     if request.graceful {
+        let task_id = request.task_id.clone();
+        let event = Event::StopRequested(StopRequested { task_id });
+        guard.commit(event).map_err(not_written)?;
         if let Some(live) = guard.live.get_mut(&request.task_id) {
             live.is_spent = true;
             live.work_bell.notify_waiters();

@@ -181,6 +181,30 @@ async fn containers_that_died_with_the_emulator_do_not_count_as_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_is_to_end_after_its_work_does_so_after_a_restart() {
+    let Some(app) = App::start(&["kept"]).await else {
+        return;
+    };
+    let running = app.hold("kept", "running").await;
+    let before = app.containers().await;
+    let request = wire::ContainerStopRequest {
+        task_id: before[0].clone(),
+        graceful: true,
+    };
+    app.stub().await.container_stop(request).await.unwrap();
+    let app = app.restart().await;
+    let waiting = app.spawn("kept", "").await;
+    app.release("running");
+    for call in [&running, &waiting] {
+        let ended = result(&app.client, call).await;
+        assert_eq!(ended.status, GenericStatus::Success);
+    }
+    let after = app.containers().await;
+    assert!(!after.contains(&before[0]), "it has taken the next call");
+    app.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_rollback_goes_back_once() {
     let Some(app) = App::start(&["one"]).await else {
         return;
