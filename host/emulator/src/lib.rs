@@ -70,6 +70,7 @@ mod snapshot;
 mod state;
 mod streaming;
 mod streams;
+mod survivors;
 mod tasks;
 mod token;
 mod variants;
