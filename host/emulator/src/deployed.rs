@@ -14,7 +14,7 @@ use crate::{
     core::{Core, Inner},
     ground::{Content, Ground, Volume, enter},
     images::{self, Effects},
-    logs::Pumped,
+    logs::{LAST_LOOKS, Origin, Pumped},
     mounts,
     objects::{self, Kind},
     process::Launch,
@@ -24,8 +24,6 @@ use crate::{
 };
 
 const RUNTIME: &str = "modal._container_entrypoint";
-/// More than an app's log keeps: a container that writes faster than we read does not hold us for ever.
-const MAX_LAST_ROUNDS: u32 = 256;
 
 /// A definition that is at work.
 #[derive(Debug)]
@@ -254,14 +252,15 @@ impl Core {
         })
     }
 
-    /// Sees to all that a container leaves behind: its last words, its inputs, its files.
+    /// Sees to all that a container leaves behind: its last words, its inputs, its files. Takes its time.
     pub(crate) fn end_container(&self, task_id: &str, exit: &crate::fates::Exit) {
-        let is_deployed = self.is_deployed(task_id);
-        if is_deployed {
+        let origin = self.origin(task_id);
+        if let Some(origin) = &origin {
+            self.logs.skip(origin, self.clock.wall());
             self.pump_logs(task_id, true);
         }
         self.container_ended(task_id, exit);
-        if is_deployed {
+        if origin.is_some() {
             self.logs.close(task_id);
             clean_up(self, task_id);
             self.logs_bell.notify_waiters();
@@ -270,37 +269,11 @@ impl Core {
 
     /// Takes into the app's log what a container has written, for the call that it works on.
     pub(crate) fn pump_logs(&self, task_id: &str, is_last: bool) {
-        let origin = {
-            let inner = self.lock();
-            let Some(container) = inner.state.containers.get(task_id) else {
-                return;
-            };
-            let deployed = inner
-                .functions
-                .get(&container.function_id)
-                .and_then(|function| function.deployed.as_ref());
-            let app_id = deployed
-                .map(|deployed| deployed.app_id.clone())
-                .or_else(|| app_parts::app_of(&inner.state.rows, &container.function_id));
-            let Some(app_id) = app_id else { return };
-            let mut origin = crate::logs::Origin {
-                app_id,
-                task_id: task_id.to_owned(),
-                function_id: container.function_id.clone(),
-                ..Default::default()
-            };
-            let mut running = container.running.iter();
-            if let (Some(input_id), None) = (running.next(), running.next())
-                && let Some(input) = inner.state.inputs.get(input_id)
-                && let Phase::Running { .. } = input.phase
-            {
-                origin.input_id.clone_from(input_id);
-                origin.function_call_id.clone_from(&input.function_call_id);
-            }
-            origin
+        let Some(origin) = self.origin(task_id) else {
+            return;
         };
-        let rounds = if is_last { MAX_LAST_ROUNDS } else { 1 };
-        for _ in 0..rounds {
+        let looks = if is_last { LAST_LOOKS } else { 1 };
+        for _ in 0..looks {
             let pumped = self.logs.pump(&origin, self.clock.wall(), is_last);
             if pumped != Pumped::Nothing {
                 self.logs_bell.notify_waiters();
@@ -309,5 +282,33 @@ impl Core {
                 break;
             }
         }
+    }
+
+    /// Whose log a container's output goes into, and for which call; none: it is not one of an app.
+    fn origin(&self, task_id: &str) -> Option<Origin> {
+        let inner = self.lock();
+        let container = inner.state.containers.get(task_id)?;
+        let deployed = inner
+            .functions
+            .get(&container.function_id)
+            .and_then(|function| function.deployed.as_ref());
+        let app_id = deployed
+            .map(|deployed| deployed.app_id.clone())
+            .or_else(|| app_parts::app_of(&inner.state.rows, &container.function_id))?;
+        let mut origin = Origin {
+            app_id,
+            task_id: task_id.to_owned(),
+            function_id: container.function_id.clone(),
+            ..Default::default()
+        };
+        let mut running = container.running.iter();
+        if let (Some(input_id), None) = (running.next(), running.next())
+            && let Some(input) = inner.state.inputs.get(input_id)
+            && let Phase::Running { .. } = input.phase
+        {
+            origin.input_id.clone_from(input_id);
+            origin.function_call_id.clone_from(&input.function_call_id);
+        }
+        Some(origin)
     }
 }

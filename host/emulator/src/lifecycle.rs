@@ -80,7 +80,7 @@ async fn start(core: Arc<Core>, task_id: String, halt: CancellationToken) {
             }
         }
     };
-    finish(&core, task_id, &socket, &exit).await;
+    finish(&core, task_id, &socket, exit).await;
 }
 
 async fn adopt(core: Arc<Core>, task_id: String, process: ProcessKey, halt: CancellationToken) {
@@ -109,12 +109,12 @@ async fn adopt(core: Arc<Core>, task_id: String, process: ProcessKey, halt: Canc
             }
         }
     }
-    finish(&core, task_id, &socket, &Exit::Unseen).await;
+    finish(&core, task_id, &socket, Exit::Unseen).await;
 }
 
 /// Takes what a deployed function's container writes into its app's log, soon after it was written.
 async fn follow_output(
-    core: &Core,
+    core: &Arc<Core>,
     task_id: &str,
     halt: &CancellationToken,
     end: &CancellationToken,
@@ -124,7 +124,10 @@ async fn follow_output(
     }
     loop {
         tokio::select! {
-            () = tokio::time::sleep(OUTPUT_INTERVAL) => core.pump_logs(task_id, false),
+            () = tokio::time::sleep(OUTPUT_INTERVAL) => {
+                let (core, task_id) = (core.clone(), task_id.to_owned());
+                aside(move || core.pump_logs(&task_id, false)).await;
+            }
             () = halt.cancelled() => return,
             () = end.cancelled() => return,
         }
@@ -184,10 +187,22 @@ fn begin(
 }
 
 /// What a process leaves behind dies with it, as in a real container.
-async fn finish(core: &Core, task_id: String, socket: &Path, exit: &Exit) {
+async fn finish(core: &Arc<Core>, task_id: String, socket: &Path, exit: Exit) {
     process::kill_all(task_id.clone()).await;
     let _ = std::fs::remove_file(socket);
-    core.end_container(&task_id, exit);
+    end(core, task_id, exit).await;
+}
+
+pub(crate) async fn end(core: &Arc<Core>, task_id: String, exit: Exit) {
+    let core = core.clone();
+    aside(move || core.end_container(&task_id, &exit)).await;
+}
+
+/// On a thread of its own: output may be much, and requests must not wait for it.
+async fn aside(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::error!(%error, "seeing to a container failed");
+    }
 }
 
 pub(crate) fn bind(socket: &Path) -> io::Result<UnixListener> {

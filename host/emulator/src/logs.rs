@@ -22,6 +22,9 @@ const MAX_SOURCE: u64 = 16 << 20;
 const MAX_LINE: usize = 64 << 10;
 /// So much of a source is read at once.
 const CHUNK: u64 = 4 << 20;
+/// So many looks take as much as an app's log keeps, each but for a line that goes on in the next: a container that writes faster than
+/// we read does not hold us for ever.
+pub(crate) const LAST_LOOKS: u64 = MAX_BYTES / CHUNK + 1;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct LogRecord {
@@ -139,6 +142,31 @@ impl Logs {
             tracing::warn!(%error, app_id = origin.app_id, "log lines are lost");
         }
         if has_more { Pumped::Part } else { Pumped::All }
+    }
+
+    /// Before the last looks at a container's output: what an app's log would not keep of it is left out, and a line says so.
+    pub(crate) fn skip(&self, origin: &Origin, now: f64) {
+        let mut skipped = 0;
+        let mut read = self.read();
+        for source in [FileDescriptor::Stdout, FileDescriptor::Stderr] {
+            let Ok(metadata) = self.output(&origin.task_id, source).metadata() else {
+                continue;
+            };
+            let place = read
+                .entry((origin.task_id.clone(), source.into()))
+                .or_default();
+            let from = metadata.len().saturating_sub(MAX_BYTES).max(*place);
+            skipped += from - *place;
+            *place = from;
+        }
+        drop(read);
+        if skipped > 0 {
+            self.say(
+                origin,
+                now,
+                &format!("[{skipped} bytes of output are left out]"),
+            );
+        }
     }
 
     /// A line of the emulator's own.
@@ -288,7 +316,7 @@ mod tests {
 
     use modal_api::wire::FileDescriptor;
 
-    use super::{CHUNK, Logs, Origin, Pumped};
+    use super::{CHUNK, LAST_LOOKS, Logs, MAX_BYTES, Origin, Pumped};
 
     fn origin() -> Origin {
         Origin {
@@ -350,5 +378,29 @@ mod tests {
             (records.len(), last.line.as_str()),
             (count + 1, "ValueError: the end")
         );
+    }
+
+    #[test]
+    fn the_last_words_of_a_container_that_wrote_too_much_are_taken() {
+        let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
+        let logs = Logs::open(folder.path()).unwrap();
+        let mut file = fs::File::create(logs.output("ta-1", FileDescriptor::Stderr)).unwrap();
+        let line = format!("{}\n", "x".repeat(60_000));
+        let count = usize::try_from(MAX_BYTES).unwrap() / line.len() + 100;
+        file.write_all(line.repeat(count).as_bytes()).unwrap();
+        file.write_all(b"ValueError: the end").unwrap();
+        logs.skip(&origin, 1.0);
+        let said = logs.after("ap-1", 0);
+        let skipped = file.metadata().unwrap().len() - MAX_BYTES;
+        assert_eq!(
+            said[0].1.line,
+            format!("[{skipped} bytes of output are left out]\n")
+        );
+        let rounds: Vec<_> = (0..LAST_LOOKS)
+            .map(|_| logs.pump(&origin, 1.0, true))
+            .collect();
+        assert!(!rounds.last().unwrap().eq(&Pumped::Part), "{rounds:?}");
+        let records = logs.after("ap-1", 0);
+        assert_eq!(records.last().unwrap().1.line, "ValueError: the end");
     }
 }

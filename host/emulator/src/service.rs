@@ -215,7 +215,6 @@ table! {
         function_call_fetch: wire::FunctionCallFetchRequest => wire::FunctionCallFetchResponse, calls::function_call_fetch;
 
         container_hello: () => (), container::hello;
-        function_put_outputs: wire::FunctionPutOutputsRequest => (), container::put_outputs;
         function_call_put_data_out: wire::FunctionCallPutDataRequest => (), streams::put;
         function_get_dynamic_concurrency: wire::FunctionGetDynamicConcurrencyRequest => wire::FunctionGetDynamicConcurrencyResponse, container::dynamic_concurrency;
         task_result: wire::TaskResultRequest => (), container::task_result;
@@ -232,6 +231,7 @@ table! {
         volume_copy_files2: wire::VolumeCopyFiles2Request => (), volume_copy::copy2;
         volume_delete: wire::VolumeDeleteRequest => (), volumes::delete;
         mount_put_file: wire::MountPutFileRequest => wire::MountPutFileResponse, mounts::put_file;
+        function_put_outputs: wire::FunctionPutOutputsRequest => (), container::put_outputs;
         mount_batched_check_existence: wire::MountBatchedCheckExistenceRequest => wire::MountBatchedCheckExistenceResponse, mounts::check_existence;
     }
     waits {

@@ -74,7 +74,7 @@ pub(crate) async fn take_back(
                     live.has_asked = true;
                 }
                 let _ = fs::remove_file(core.socket_path(&task_id));
-                core.end_container(&task_id, &Exit::Unseen);
+                lifecycle::end(core, task_id, Exit::Unseen).await;
             }
         }
     }
