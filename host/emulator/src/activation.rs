@@ -142,7 +142,7 @@ impl Core {
 
     /// Ends what waits for functions that are no longer part of their app; what runs may end by itself.
     fn end_waiting(&self, inner: &mut Inner, functions: &HashSet<String>) {
-        let now = self.clock.now();
+        let at = self.clock.moment();
         let calls = &inner.state.calls;
         let waiting: Vec<String> = inner
             .state
@@ -158,7 +158,7 @@ impl Core {
             .collect();
         for input_id in waiting {
             let ending = Ending::new(GenericStatus::Terminated, LEFT_OUT.to_owned());
-            inner.note_ended(&input_id, ending, now);
+            inner.note_ended(&input_id, ending, at);
         }
     }
 

@@ -48,7 +48,7 @@ impl Core {
     /// Ends an app with all that waits and runs in it.
     pub(crate) fn stop_app(&self, inner: &mut Inner, app_id: &str, by: &str) {
         use wire::generic_result::GenericStatus;
-        let now = self.clock.now();
+        let at = self.clock.moment();
         let Some(mut row) = inner.state.rows.get::<AppRow>(app_id) else {
             return;
         };
@@ -56,7 +56,7 @@ impl Core {
             return;
         }
         row.set_state(AppState::Stopped);
-        row.stopped_at = now;
+        row.stopped_at = at.wall;
         by.clone_into(&mut row.stopped_by);
         let mut change = Change::default();
         change.put(app_id, &row);
@@ -69,7 +69,7 @@ impl Core {
             inner.functions.remove(function_id);
             for input_id in unfinished(inner, function_id) {
                 let text = "the app was stopped".to_owned();
-                inner.note_ended(&input_id, Ending::new(GenericStatus::Terminated, text), now);
+                inner.note_ended(&input_id, Ending::new(GenericStatus::Terminated, text), at);
             }
         }
         let reason = "its app was stopped";
@@ -107,6 +107,7 @@ impl Core {
 
     /// Ends apps whose client is gone, and forgets those that ended long ago.
     pub(crate) fn end_apps(&self, inner: &mut Inner, now: f64) {
+        let wall = self.clock.wall();
         let mut over = Vec::new();
         let mut forgotten = Change::default();
         for (app_id, row) in inner.state.rows.scan::<AppRow>(b"") {
@@ -114,7 +115,7 @@ impl Core {
             match row.state() {
                 AppState::Ephemeral | AppState::Initializing => {
                     let heard = inner.heard_of.get(&app_id).copied().unwrap_or(0.0);
-                    if heard.max(row.created_at).max(self.started_at) + SILENT_LIFE < now {
+                    if heard.max(self.started_at) + SILENT_LIFE < now {
                         over.push(app_id);
                     }
                 }
@@ -127,7 +128,7 @@ impl Core {
                         over.push(app_id);
                     }
                 }
-                AppState::Stopped if row.stopped_at + KEPT_FOR < now => {
+                AppState::Stopped if row.stopped_at + KEPT_FOR < wall => {
                     app_parts::forget(&inner.state.rows, &app_id, &mut forgotten);
                     self.logs.forget(&app_id);
                 }

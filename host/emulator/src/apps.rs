@@ -97,12 +97,11 @@ pub(crate) fn create(
     if let Some(answer) = ask.earlier(&guard) {
         return Ok(answer);
     }
-    let now = ask.now();
     let row = AppRow {
         description: request.description,
         environment: session::environment(&guard, &request.environment_name)?,
         state: request.app_state,
-        created_at: now,
+        created_at: ask.wall(),
         tags: request.tags,
         ..Default::default()
     };
@@ -115,7 +114,7 @@ pub(crate) fn create(
         app_id: app_id.clone(),
     };
     ask.commit_once(&mut guard, change, &answer)?;
-    guard.heard_of.insert(app_id, now);
+    guard.heard_of.insert(app_id, ask.now());
     Ok(answer)
 }
 
@@ -144,8 +143,8 @@ pub(crate) fn get_or_create(
                 name: request.app_name,
                 environment,
                 state: AppState::Deployed.into(),
-                created_at: ask.now(),
-                deployed_at: ask.now(),
+                created_at: ask.wall(),
+                deployed_at: ask.wall(),
                 ..Default::default()
             };
             let app_id = ids::object("ap");

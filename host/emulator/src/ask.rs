@@ -124,6 +124,11 @@ impl Ask {
         self.core.clock.now()
     }
 
+    /// What clients are told of a moment.
+    pub(crate) fn wall(&self) -> f64 {
+        self.core.clock.wall()
+    }
+
     /// The answer to an earlier attempt of this request.
     pub(crate) fn earlier<M: prost::Message + Default>(&self, inner: &Inner) -> Option<M> {
         if self.key.is_empty() {

@@ -59,7 +59,7 @@ impl Core {
             function_call_id: function_call_id.clone(),
             function_id: request.function_id.clone(),
             invocation_type: request.function_call_invocation_type,
-            created_at: self.clock.now(),
+            created_at: self.clock.wall(),
             idempotency_key: key.to_owned(),
             inputs,
         };
@@ -98,7 +98,7 @@ impl Core {
             function_call_id: request.function_call_id,
             idempotency_key: key.to_owned(),
             inputs,
-            created_at: self.clock.now(),
+            created_at: self.clock.wall(),
         };
         inner
             .commit(Event::InputsAdded(event))
@@ -164,7 +164,7 @@ impl Core {
         function_call_id: &str,
         terminates_containers: bool,
     ) -> Result<(), Status> {
-        let now = self.clock.now();
+        let at = self.clock.moment();
         let mut guard = self.lock();
         let inner = &mut *guard;
         let call = inner
@@ -198,7 +198,7 @@ impl Core {
                         "the call was cancelled".to_owned(),
                     );
                     inner
-                        .end_input(&input_id, ending, now)
+                        .end_input(&input_id, ending, at)
                         .map_err(not_written)?;
                     if let Some(task_id) = task_id {
                         // Neighbours are innocent: as on Modal they start again elsewhere.

@@ -1,7 +1,8 @@
 //! Seconds since 1970 that only go forward.
 //!
 //! Two of them. Limits count with [`Clock::now`], which read the wall clock once: neither its stepping nor a machine that sleeps ends
-//! what runs. Schedules and log lines go by [`Clock::wall`], which follows the wall clock when that has gone ahead.
+//! what runs. Schedules, log lines and all that clients are told go by [`Clock::wall`], which follows the wall clock when that has gone
+//! ahead.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -19,12 +20,28 @@ pub(crate) struct Clock {
     ahead: AtomicU64,
 }
 
+/// One moment on both.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: f64,
+    pub(crate) wall: f64,
+}
+
 impl Clock {
     pub(crate) fn start() -> Self {
         Self {
             base: wall_clock(),
             started: Instant::now(),
             ahead: AtomicU64::new(0),
+        }
+    }
+
+    /// As after a sleep of the machine for so many seconds.
+    #[cfg(test)]
+    pub(crate) fn after_sleep(seconds: f64) -> Self {
+        Self {
+            base: wall_clock() - seconds,
+            ..Self::start()
         }
     }
 
@@ -36,6 +53,14 @@ impl Clock {
     /// For what people read off a clock.
     pub(crate) fn wall(&self) -> f64 {
         self.wall_at(self.now(), wall_clock())
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        let now = self.now();
+        Moment {
+            now,
+            wall: self.wall_at(now, wall_clock()),
+        }
     }
 
     fn wall_at(&self, now: f64, wall: f64) -> f64 {

@@ -75,7 +75,7 @@ impl Core {
         task_id: &str,
         items: Vec<FunctionPutOutputsItem>,
     ) -> std::io::Result<()> {
-        let now = self.clock.now();
+        let at = self.clock.moment();
         let mut guard = self.lock();
         let inner = &mut *guard;
         for item in items {
@@ -107,7 +107,7 @@ impl Core {
                 data_format,
                 started_at: item.input_started_at,
             };
-            inner.end_input(&input_id, ending, now)?;
+            inner.end_input(&input_id, ending, at)?;
         }
         let Some(function_id) = inner
             .state

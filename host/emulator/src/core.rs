@@ -19,7 +19,7 @@ use tonic::Status;
 
 use crate::{
     ask::Answers,
-    clock::Clock,
+    clock::{Clock, Moment},
     config::{FunctionSpec, Tokens},
     contents::Contents,
     deployed::{Deployed, Python},
@@ -348,26 +348,31 @@ impl Inner {
     }
 
     /// Ends a waiting or running input.
-    pub(crate) fn end_input(&mut self, input_id: &str, ending: Ending, now: f64) -> io::Result<()> {
-        let Some((event, task_id)) = self.conclusion(input_id, ending, now) else {
+    pub(crate) fn end_input(
+        &mut self,
+        input_id: &str,
+        ending: Ending,
+        at: Moment,
+    ) -> io::Result<()> {
+        let Some((event, task_id)) = self.conclusion(input_id, ending, at) else {
             return Ok(());
         };
         self.commit(event)?;
-        self.rest(&task_id, now);
+        self.rest(&task_id, at.now);
         Ok(())
     }
 
     /// Ends an input for a reason that stands whether or not it can be written down.
-    pub(crate) fn note_ended(&mut self, input_id: &str, ending: Ending, now: f64) {
-        let Some((event, task_id)) = self.conclusion(input_id, ending, now) else {
+    pub(crate) fn note_ended(&mut self, input_id: &str, ending: Ending, at: Moment) {
+        let Some((event, task_id)) = self.conclusion(input_id, ending, at) else {
             return;
         };
         self.note(event);
-        self.rest(&task_id, now);
+        self.rest(&task_id, at.now);
     }
 
     /// What becomes of an input whose try has ended so, and the container that it was in: the next try, or the end.
-    fn conclusion(&self, input_id: &str, ending: Ending, now: f64) -> Option<(Event, String)> {
+    fn conclusion(&self, input_id: &str, ending: Ending, at: Moment) -> Option<(Event, String)> {
         let input = self.state.inputs.get(input_id)?;
         let (task_id, known_start) = match &input.phase {
             Phase::Ended(_) => return None,
@@ -396,7 +401,7 @@ impl Inner {
             let event = InputRetried {
                 input_id: input_id.to_owned(),
                 retry_count: input.retry_count + 1,
-                not_before: now + retries.delay_after(input.retry_count).as_secs_f64(),
+                not_before: at.now + retries.delay_after(input.retry_count).as_secs_f64(),
             };
             return Some((Event::InputRetried(event), task_id));
         }
@@ -411,7 +416,7 @@ impl Inner {
             } else {
                 known_start
             },
-            ended_at: now,
+            ended_at: at.wall,
         };
         Some((Event::InputEnded(event), container))
     }

@@ -124,7 +124,7 @@ impl Core {
                 task_id: task_id.clone(),
                 function_id: function_id.to_owned(),
                 spec_hash: spec_hash.clone(),
-                created_at: now,
+                created_at: self.clock.wall(),
                 max_concurrent_inputs: spec.max_concurrent_inputs as u64,
                 log_path: log_path.into_os_string().into_vec(),
                 max_log_bytes: spec.max_log_bytes,
@@ -258,13 +258,14 @@ impl Core {
             };
             return Ok(Take::Wait { until });
         }
-        let deadline = now + timeout;
+        let (deadline, wall) = (now + timeout, self.clock.wall());
         for input_id in &ids {
             let event = InputStarted {
                 input_id: input_id.clone(),
                 task_id: task_id.to_owned(),
-                started_at: now,
+                started_at: wall,
                 deadline,
+                limit: Some(timeout),
             };
             inner.commit(Event::InputStarted(event))?;
         }

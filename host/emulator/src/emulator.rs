@@ -71,6 +71,10 @@ pub struct Emulator {
 impl Emulator {
     /// Reads the journal, takes surviving containers back, and listens.
     pub async fn start(config: Config) -> Result<Self, Error> {
+        Self::start_by(config, Clock::start()).await
+    }
+
+    async fn start_by(config: Config, clock: Clock) -> Result<Self, Error> {
         check_listen(&config.listen)?;
         make_private_dir(&config.state_dir)?;
         make_private_dir(&config.socket_dir)?;
@@ -81,9 +85,8 @@ impl Emulator {
             None => None,
             Some(path) => Some(python::look_at(path).await?),
         };
-        let clock = Clock::start();
         let path = config.state_dir.join("journal");
-        let state = recover(&path, clock.now())?;
+        let state = recover(&path, clock.wall())?;
         let journal =
             Journal::create(&path, state.events().into_iter()).map_err(Error::file(&path))?;
         let (orders, received) = mpsc::unbounded_channel();
@@ -178,7 +181,7 @@ impl Emulator {
             return Ok(function_id);
         }
         let mut change = Change::default();
-        session::add_environment(inner, &spec.environment, core.clock.now(), &mut change);
+        session::add_environment(inner, &spec.environment, core.clock.wall(), &mut change);
         if !change.is_empty() {
             inner.commit(change.into_event()).map_err(Error::Journal)?;
         }
@@ -239,7 +242,7 @@ impl Emulator {
         let task_ids: Vec<String> = {
             let mut guard = self.core.lock();
             let inner = &mut *guard;
-            let now = self.core.clock.now();
+            let at = self.core.clock.moment();
             let running: Vec<_> = inner
                 .state
                 .containers
@@ -253,7 +256,7 @@ impl Emulator {
                         GenericStatus::Terminated,
                         "the emulator was stopped".to_owned(),
                     ),
-                    now,
+                    at,
                 );
             }
             inner.state.containers.keys().cloned().collect()
@@ -326,7 +329,7 @@ fn lock(state_dir: &Path) -> Result<Flock<File>, Error> {
         .map_err(|_| Error::InUse(state_dir.to_owned()))
 }
 
-fn recover(path: &Path, now: f64) -> Result<State, Error> {
+fn recover(path: &Path, wall: f64) -> Result<State, Error> {
     let history = journal::read(path).map_err(Error::file(path))?;
     if history.torn_bytes > 0 {
         // Kept, in case it was more than a record cut off by a crash.
@@ -338,7 +341,7 @@ fn recover(path: &Path, now: f64) -> Result<State, Error> {
     for event in history.events {
         state.apply(event);
     }
-    state.forget_ended_before(now - housekeeping::KEPT_FOR);
+    state.forget_ended_before(wall - housekeeping::KEPT_FOR);
     Ok(state)
 }
 
@@ -465,4 +468,102 @@ pub(crate) fn spec_hash(spec: &FunctionSpec) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use modal_api::wire::{self, modal_client_client::ModalClientClient};
+    use tonic::transport::Endpoint;
+
+    use super::Emulator;
+    use crate::{Config, FunctionSpec, Listen, Stop, clock::Clock};
+
+    const SLEPT: f64 = 8.0 * 3600.0;
+
+    #[tokio::test]
+    async fn what_clients_are_told_goes_by_the_wall_clock_after_a_sleep() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e.sock");
+        let config = Config {
+            state_dir: folder.path().join("state"),
+            socket_dir: folder.path().join("s"),
+            listen: Listen {
+                unix: Some(path.clone()),
+                tcp: None,
+                beyond_loopback: false,
+            },
+            tokens: None,
+            python: None,
+        };
+        let emulator = Emulator::start_by(config, Clock::after_sleep(SLEPT))
+            .await
+            .unwrap();
+        let command = vec!["sleep".into(), "600".into()];
+        let here = folder.path().to_owned();
+        let spec = FunctionSpec::new("app", "work", command, here.clone(), here);
+        let function_id = emulator.deploy(spec).await.unwrap();
+        let address = Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
+        let mut stub = ModalClientClient::new(address.connect().await.unwrap());
+
+        let created = stub.app_create(wire::AppCreateRequest::default()).await;
+        let app_id = created.unwrap().into_inner().app_id;
+        let mut publication = wire::AppPublishRequest {
+            app_id: app_id.clone(),
+            name: "deployed".to_owned(),
+            ..Default::default()
+        };
+        publication.set_app_state(wire::AppState::Deployed);
+        let published = stub.app_publish(publication).await.unwrap().into_inner();
+        let history = wire::AppDeploymentHistoryRequest { app_id };
+        let history = stub.app_deployment_history(history).await.unwrap();
+        let apps = stub.app_list(wire::AppListRequest::default()).await;
+        let call = wire::FunctionMapRequest {
+            function_id,
+            pipelined_inputs: vec![wire::FunctionPutInputsItem {
+                input: Some(wire::FunctionInput {
+                    args_oneof: Some(wire::function_input::ArgsOneof::Args(Default::default())),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let function_call_id = stub
+            .function_map(call)
+            .await
+            .unwrap()
+            .into_inner()
+            .function_call_id;
+        let cancel = wire::FunctionCallCancelRequest {
+            function_call_id: function_call_id.clone(),
+            ..Default::default()
+        };
+        stub.function_call_cancel(cancel).await.unwrap();
+        let outputs = wire::FunctionGetOutputsRequest {
+            function_call_id: function_call_id.clone(),
+            ..Default::default()
+        };
+        let outputs = stub.function_get_outputs(outputs).await.unwrap();
+        let info = wire::FunctionCallGetInfoRequest {
+            function_call_id,
+            ..Default::default()
+        };
+        let info = stub.function_call_get_info(info).await.unwrap();
+
+        let told = [
+            published.deployed_at,
+            history.into_inner().app_deployment_histories[0].deployed_at,
+            apps.unwrap().into_inner().apps[0].created_at,
+            outputs.into_inner().outputs[0].output_created_at,
+            info.into_inner().info.unwrap().created_at,
+        ];
+        let wall = Clock::start().now();
+        assert!(
+            told.iter()
+                .all(|moment| (wall - moment).abs() < SLEPT / 2.0),
+            "{told:?} at {wall}"
+        );
+        let grace = std::time::Duration::ZERO;
+        emulator.stop(Stop::Terminate { grace }).await.unwrap();
+    }
 }

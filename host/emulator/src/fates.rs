@@ -6,6 +6,7 @@ use modal_api::wire::{GenericResult, generic_result::GenericStatus};
 
 use crate::{
     app_parts,
+    clock::Moment,
     core::{Core, Ending, Inner},
     log_file,
     logs::Origin,
@@ -41,7 +42,7 @@ impl Core {
             .map(|path| log_file::tail(&path))
             .unwrap_or_default();
         let oom_kills = process::kernel_oom_kills();
-        let now = self.clock.now();
+        let at = self.clock.moment();
 
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -73,7 +74,7 @@ impl Core {
                 function_id: function_id.clone(),
                 ..Default::default()
             };
-            self.logs.say(&origin, self.clock.wall(), &result.exception);
+            self.logs.say(&origin, at.wall, &result.exception);
         }
         result.traceback = last_lines;
 
@@ -89,7 +90,7 @@ impl Core {
             if is_cancelled {
                 result.status = GenericStatus::Terminated.into();
             }
-            inner.note_ended(&input_id, ending(result), now);
+            inner.note_ended(&input_id, ending(result), at);
         }
         let has_crashed = live.as_ref().is_some_and(|live| !live.has_asked) && !inner.stopping;
         inner.note(Event::ContainerEnded(ContainerEnded {
@@ -97,19 +98,25 @@ impl Core {
         }));
         if has_crashed {
             let said = live.and_then(|live| live.task_result);
-            self.count_crash(inner, &function_id, init_failure(said, result), now);
+            self.count_crash(inner, &function_id, init_failure(said, result), at);
         }
         self.end_given_back(inner, &function_id);
         self.dispatch(inner, &function_id);
     }
 
-    fn count_crash(&self, inner: &mut Inner, function_id: &str, failure: GenericResult, now: f64) {
+    fn count_crash(
+        &self,
+        inner: &mut Inner,
+        function_id: &str,
+        failure: GenericResult,
+        at: Moment,
+    ) {
         let Some(function) = inner.functions.get_mut(function_id) else {
             return;
         };
         function.crashes += 1;
         if function.crashes < MAX_CRASHES {
-            function.not_before = now + FIRST_PAUSE * f64::from(1 << function.crashes);
+            function.not_before = at.now + FIRST_PAUSE * f64::from(1 << function.crashes);
             return;
         }
         function.crashes = 0;
@@ -128,13 +135,17 @@ impl Core {
             .cloned()
             .collect();
         for input_id in waiting {
-            inner.note_ended(&input_id, ending(failure.clone()), now);
+            inner.note_ended(&input_id, ending(failure.clone()), at);
         }
     }
 
     /// Ends inputs that are over their time. A container that works on nothing else is killed at once; in a shared one the input is
     /// cancelled, and no new ones come in until it has been given up.
     pub(crate) fn end_overdue_inputs(&self, inner: &mut Inner, now: f64) {
+        let at = Moment {
+            now,
+            wall: self.clock.wall(),
+        };
         let all = inner.state.containers.iter();
         let overdue: Vec<(String, String, f64)> = all
             .flat_map(|(task_id, container)| {
@@ -146,12 +157,8 @@ impl Core {
             .filter_map(
                 |(task_id, input_id)| match inner.state.inputs.get(input_id)?.phase {
                     Phase::Running {
-                        deadline,
-                        started_at,
-                        ..
-                    } if deadline <= now => {
-                        Some((task_id.clone(), input_id.clone(), deadline - started_at))
-                    }
+                        deadline, limit, ..
+                    } if deadline <= now => Some((task_id.clone(), input_id.clone(), limit)),
                     _ => None,
                 },
             )
@@ -160,7 +167,7 @@ impl Core {
             let limit = Duration::from_millis((limit * 1000.0).round() as u64);
             tracing::info!(task_id, input_id, ?limit, "input is over its time");
             let text = format!("input {input_id} ran for longer than {limit:?}");
-            inner.note_ended(&input_id, Ending::new(GenericStatus::Timeout, text), now);
+            inner.note_ended(&input_id, Ending::new(GenericStatus::Timeout, text), at);
             let is_empty = inner
                 .state
                 .containers
@@ -218,7 +225,7 @@ impl Core {
                         GenericStatus::Terminated,
                         "the call was cancelled".to_owned(),
                     );
-                    inner.note_ended(&input_id, ending, self.clock.now());
+                    inner.note_ended(&input_id, ending, self.clock.moment());
                 }
                 _ => inner.note(Event::InputRequeued(InputRequeued { input_id })),
             }

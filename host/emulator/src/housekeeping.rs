@@ -76,7 +76,7 @@ fn look(core: &Core, now: f64) -> Chores {
     core.rest_servers(inner, now);
     let wall = core.clock.wall();
     let next_call = core.fire_schedules(inner, wall) - (wall - now);
-    inner.state.forget_ended_before(now - KEPT_FOR);
+    inner.state.forget_ended_before(wall - KEPT_FOR);
     let mut used = None;
     if inner.clean_at <= now {
         inner.clean_at = now + CLEAN_ROUND;

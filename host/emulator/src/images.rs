@@ -107,7 +107,7 @@ pub(crate) fn get_or_create(
             image_id,
         });
     }
-    let row = build(rows, &image, version, ask.now());
+    let row = build(rows, &image, version, ask.wall());
     let mut change = Change::default();
     change.put(&image_id, &row);
     ask.commit(&mut guard, change)?;

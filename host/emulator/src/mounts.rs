@@ -50,7 +50,7 @@ pub(crate) fn check_existence(
     }
     Ok(wire::MountBatchedCheckExistenceResponse {
         missing_sha256_hex_hashes: missing,
-        checked_at: Some(timestamp(ask.now())),
+        checked_at: Some(timestamp(ask.wall())),
     })
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn put_file(
     }
     Ok(wire::MountPutFileResponse {
         exists: contents.has(hash)?,
-        checked_at: Some(timestamp(ask.now())),
+        checked_at: Some(timestamp(ask.wall())),
     })
 }
 

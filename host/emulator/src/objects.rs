@@ -185,7 +185,7 @@ pub(crate) fn get_or_create(
         kind: wanted.kind.prefix().to_owned(),
         name: if anonymous { "" } else { wanted.name }.to_owned(),
         environment,
-        created_at: ask.now(),
+        created_at: ask.wall(),
         is_ephemeral: creation == Creation::Ephemeral,
         app_id: wanted.app_id.to_owned(),
         version: wanted.version,
@@ -198,7 +198,7 @@ pub(crate) fn get_or_create(
         );
     }
     if row.is_ephemeral {
-        inner.heard_of.insert(id.clone(), row.created_at);
+        inner.heard_of.insert(id.clone(), ask.now());
     }
     Ok(Found {
         id,
@@ -347,7 +347,7 @@ pub(crate) fn forget_silent(inner: &mut Inner, alive_since: f64, now: f64) -> Ch
             .any(|kind| kind.prefix() == row.kind && kind.has_heartbeat());
         let life = if speaks { EPHEMERAL_LIFE } else { SILENT_LIFE };
         let heard = inner.heard_of.get(&id).copied().unwrap_or(0.0);
-        if heard.max(row.created_at).max(alive_since) + life < now {
+        if heard.max(alive_since) + life < now {
             forget(rows, &id, &row, &mut change);
             gone.push(id);
         }

@@ -209,7 +209,7 @@ fn put(
     mut row: AppRow,
     label: Label,
 ) -> Result<(String, f64), Status> {
-    let now = ask.now();
+    let now = ask.wall();
     let mut change = Change::default();
     let is_deployment = row.state() == AppState::Deployed;
     if is_deployment {

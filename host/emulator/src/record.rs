@@ -83,10 +83,14 @@ pub(crate) struct InputStarted {
     pub(crate) input_id: String,
     #[prost(string, tag = "2")]
     pub(crate) task_id: String,
+    /// By the wall clock.
     #[prost(double, tag = "3")]
     pub(crate) started_at: f64,
+    /// By the clock of limits.
     #[prost(double, tag = "4")]
     pub(crate) deadline: f64,
+    #[prost(double, optional, tag = "5")]
+    pub(crate) limit: Option<f64>,
 }
 
 /// The container was taken away for a reason that is not this input's: it starts again elsewhere.

@@ -104,7 +104,7 @@ impl Core {
                 function_call_id: ids::function_call(),
                 function_id: function_id.clone(),
                 invocation_type: wire::FunctionCallInvocationType::Async.into(),
-                created_at: self.clock.now(),
+                created_at: wall,
                 idempotency_key: String::new(),
                 inputs: vec![NewInput {
                     input_id: ids::input(),

@@ -40,7 +40,7 @@ pub(crate) fn auth_token(
     _: wire::AuthTokenGetRequest,
 ) -> Result<wire::AuthTokenGetResponse, Status> {
     Ok(wire::AuthTokenGetResponse {
-        token: token::unsigned(ask.now()),
+        token: token::unsigned(ask.wall()),
     })
 }
 
@@ -196,7 +196,7 @@ fn create_row(ask: &Ask, inner: &mut Inner, name: &str) -> Result<(), Status> {
     change.put(
         name,
         &EnvironmentRow {
-            created_at: ask.now(),
+            created_at: ask.wall(),
         },
     );
     ask.commit(inner, change)

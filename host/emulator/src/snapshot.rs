@@ -94,6 +94,7 @@ fn running_events(input_id: &str, input: &Input, events: &mut Vec<Event>) {
         task_id,
         started_at,
         deadline,
+        limit,
         cancelled,
         ..
     } = &input.phase
@@ -105,6 +106,7 @@ fn running_events(input_id: &str, input: &Input, events: &mut Vec<Event>) {
         task_id: task_id.clone(),
         started_at: *started_at,
         deadline: *deadline,
+        limit: Some(*limit),
     }));
     if *cancelled {
         events.push(Event::CancelRequested(CancelRequested {
@@ -177,6 +179,7 @@ mod tests {
             task_id: "ta".into(),
             started_at: 1.0,
             deadline: 2.0,
+            limit: None,
         })
     }
 

@@ -78,6 +78,8 @@ pub(crate) enum Phase {
         task_id: String,
         started_at: f64,
         deadline: f64,
+        /// How long it may run.
+        limit: f64,
         cancelled: bool,
     },
     Ended(FunctionGetOutputsItem),
@@ -238,6 +240,8 @@ impl State {
             task_id: event.task_id.clone(),
             started_at: event.started_at,
             deadline: event.deadline,
+            // Older journals count both by one clock.
+            limit: event.limit.unwrap_or(event.deadline - event.started_at),
             cancelled: false,
         };
         if let Some(container) = self.containers.get_mut(&event.task_id) {
