@@ -182,6 +182,14 @@ fn begin(
             start_time,
         }));
         tracing::info!(task_id, pid, "container started");
+        // Sent away before there was a process to kill.
+        if inner
+            .live
+            .get(task_id)
+            .is_some_and(|live| live.doom.is_some())
+        {
+            core.order(Order::Kill(task_id.to_owned()));
+        }
     }
     Ok((listener, child))
 }
