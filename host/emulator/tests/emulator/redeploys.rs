@@ -1,6 +1,8 @@
 //! A deployed app changes: a function is left out, the number of containers is set, a version comes back, the emulator starts again.
 //! Containers are real ones.
 
+use std::time::{Duration, Instant};
+
 use modal_api::{GenericStatus, wire};
 use nix::{
     sys::signal::{Signal, kill},
@@ -10,7 +12,7 @@ use tonic::Request;
 
 use crate::{
     deployed_app::App,
-    support::{processes_in, result},
+    support::{LONG, processes_in, result},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,6 +176,12 @@ async fn containers_that_died_with_the_emulator_do_not_count_as_crashes() {
             }
         })
         .await;
+    // They are started anew, which is given up after three crashes.
+    let end = Instant::now() + LONG;
+    while app.containers().await.len() < 3 {
+        assert!(Instant::now() < end, "they are kept warm no more");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let call = app.spawn("kept", "").await;
     let ended = result(&app.client, &call).await;
     assert_eq!(ended.status, GenericStatus::Success, "{}", ended.exception);
