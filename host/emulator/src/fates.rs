@@ -66,7 +66,10 @@ impl Core {
             inputs = running.len(),
             "container ended"
         );
-        let is_news = !running.is_empty() || live.as_ref().is_some_and(|live| !live.has_asked);
+        // Of one that nobody has watched it is not known; its end is no sign that containers do not come up.
+        let has_come_up =
+            matches!(exit, Exit::Unseen) || live.as_ref().is_none_or(|live| live.has_asked);
+        let is_news = !running.is_empty() || !has_come_up;
         if is_news && let Some(app_id) = app_parts::app_of(&inner.state.rows, &function_id) {
             let origin = Origin {
                 app_id,
@@ -92,7 +95,7 @@ impl Core {
             }
             inner.note_ended(&input_id, ending(result), at);
         }
-        let has_crashed = live.as_ref().is_some_and(|live| !live.has_asked) && !inner.stopping;
+        let has_crashed = !has_come_up && !inner.stopping;
         inner.note(Event::ContainerEnded(ContainerEnded {
             task_id: task_id.to_owned(),
         }));

@@ -69,10 +69,6 @@ pub(crate) async fn take_back(
             Some(_) | None => {
                 // Without a process: started, but the end came before it was written down which one it was.
                 process::kill_all(task_id.clone()).await;
-                // Whether it had come up nobody knows: its end is no sign that containers do not.
-                if let Some(live) = core.lock().live.get_mut(&task_id) {
-                    live.has_asked = true;
-                }
                 let _ = fs::remove_file(core.socket_path(&task_id));
                 lifecycle::end(core, task_id, Exit::Unseen).await;
             }
