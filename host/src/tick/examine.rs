@@ -46,6 +46,7 @@ pub(super) async fn running_runs(
         wanted.push((run, needs));
         known.push((std::sync::Arc::clone(dag), stored.dag_version_id, is_paused));
     }
+    let looked = now;
     let snapshots = run_snapshots::load(db, wanted).await?;
     // A task may have ended after the tick began: what follows it starts after it.
     let now = clock::now();
@@ -95,7 +96,7 @@ pub(super) async fn running_runs(
             looked_at.push((snapshot.run.id, NextLook { is_held, ..next }));
         }
     }
-    apply::looked_at(db, &looked_at, now).await?;
+    apply::looked_at(db, &looked_at, looked).await?;
     if !ended.is_empty() {
         due::set_exceeds_max_active_runs(db, &ended).await?;
     }

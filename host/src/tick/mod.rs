@@ -107,7 +107,8 @@ async fn decide(
         }
     }
     metadata::backfills::complete(db, now).await?;
-    queue::scheduled(house, db, job_id, report, now).await?;
+    // Not before they were scheduled.
+    queue::scheduled(house, db, job_id, report, clock::now()).await?;
     report.deadlines_missed += metadata::deadlines::miss(db, now).await?;
     let intents = (
         launch::intents(db, now).await?,
