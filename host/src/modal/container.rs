@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use environment::Environment;
 use environment::container::Settings;
 use modal_api::{Client, Credentials, Resources};
@@ -202,6 +202,12 @@ pub(crate) async fn execution_api(
     Ok(())
 }
 
+/// A database that is away is no answer: it is asked again, or the call is made.
+async fn has_ticked(pool: &sqlx::PgPool, since: DateTime<Utc>) -> bool {
+    let last = metadata::jobs::last_tick(pool).await.unwrap_or_default();
+    last.is_some_and(|began| began > since)
+}
+
 /// Calls the function that ticks when it is wished for, and not more often than makes sense. A wish is kept until it was sent or a
 /// tick has begun since.
 async fn ask_for_ticks(
@@ -214,10 +220,11 @@ async fn ask_for_ticks(
         let wished = clock::now();
         let mut is_served = false;
         while !is_served && is_next_waiting(&executor).await {
-            tokio::time::sleep(LOOK).await;
-            // A database that is away is no answer: asked again, or the call is made.
-            let last = metadata::jobs::last_tick(&pool).await.unwrap_or_default();
-            is_served = last.is_some_and(|began| began > wished + SKEW);
+            // What it may have begun meanwhile is to be seen once it has committed.
+            for _ in 0..2 {
+                tokio::time::sleep(LOOK).await;
+                is_served = is_served || has_ticked(&pool, wished + SKEW).await;
+            }
         }
         if !is_served {
             while let Err(error) = executor.call_plainly(SCHEDULER_TICK, Uuid::new_v4()).await {
