@@ -216,6 +216,8 @@ class Line:
             stub, now = self._stub, time.monotonic()
             if stub is not None:
                 return stub
+            if self._is_ending.is_set():
+                raise HostUnavailable("modalflow-host is being stopped")
             if now > until or self.trouble and now > trouble_until:
                 raise HostUnavailable(self.trouble or "modalflow-host did not start in time")
             time.sleep(0.02)
