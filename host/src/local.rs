@@ -61,8 +61,31 @@ pub(crate) struct Seat(#[expect(dead_code, reason = "held for its drop")] Flock<
 
 /// Takes the seat, or answers `None` when another process has it.
 pub(crate) fn take_seat(environment: &Environment) -> Result<Option<Seat>, Error> {
+    let lock = seat(environment)?;
+    Ok(Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+        .ok()
+        .map(Seat))
+}
+
+/// The same, also when somebody only looks whether it is taken.
+pub(crate) async fn take_seat_in_time(environment: &Environment) -> Result<Option<Seat>, Error> {
+    for _ in 0..10 {
+        if let Some(seat) = take_seat(environment)? {
+            return Ok(Some(seat));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(None)
+}
+
+/// Whether some process serves this environment now. Who asks for that is no such process to others who ask.
+pub(crate) fn is_served(environment: &Environment) -> Result<bool, Error> {
+    Ok(Flock::lock(seat(environment)?, FlockArg::LockSharedNonblock).is_err())
+}
+
+fn seat(environment: &Environment) -> Result<File, Error> {
     let path = environment.run_dir().join("serve.lock");
-    let file = OpenOptions::new()
+    OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
@@ -70,15 +93,7 @@ pub(crate) fn take_seat(environment: &Environment) -> Result<Option<Seat>, Error
         .map_err(|source| Error::Io {
             what: "open the lock of serve",
             source,
-        })?;
-    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .ok()
-        .map(Seat))
-}
-
-/// Whether some process serves this environment now.
-pub(crate) fn is_served(environment: &Environment) -> Result<bool, Error> {
-    Ok(take_seat(environment)?.is_none())
+        })
 }
 
 /// The running emulator and Execution API.

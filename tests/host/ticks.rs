@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
 use support::{Ran, TestHost, modalflow};
 
@@ -103,17 +104,23 @@ fn a_call_that_is_put_off_is_waited_for() {
 fn who_waits_for_a_run_serves_when_the_other_one_leaves() {
     let host = TestHost::new();
     host.upload(&["diamonds.py"]);
-    let waiting: Vec<_> = (0..4)
-        .map(|index| {
-            let dag = format!("diamond_{index:02}");
-            let mut command = modalflow(["dags", "trigger", "--wait", "--dag-id", &dag]);
-            command.env("MODALFLOW_ENV", &host.name);
-            std::thread::spawn(move || Ran::of(command).ok())
-        })
-        .collect();
-    for command in waiting {
-        let _ = command.join().unwrap();
+    let other = std::fs::File::create(host.folder("root").join("run/serve.lock")).unwrap();
+    other.lock().unwrap();
+    let mut command = modalflow(["dags", "trigger", "--wait", "--dag-id", "diamond_00"]);
+    command.env("MODALFLOW_ENV", &host.name);
+    let waiting = std::thread::spawn(move || Ran::of(command).ok());
+    let runs = || -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM dag_run");
+        host.block(count.fetch_one(host.pool())).unwrap()
+    };
+    while runs() == 0 {
+        assert!(!waiting.is_finished());
+        std::thread::sleep(Duration::from_millis(50));
     }
+    // It looks for the seat right after.
+    std::thread::sleep(Duration::from_millis(500));
+    drop(other);
+    let _ = waiting.join().unwrap();
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(super) async fn destroy(arguments: DestroyArguments) -> anyhow::Result<ExitC
             }
         }
         Ok(environment) => {
-            let Some(seat) = local::take_seat(&environment)? else {
+            let Some(seat) = local::take_seat_in_time(&environment).await? else {
                 return Err(hinted(
                     format!("environment {name} is being served"),
                     "stop `modalflow-host serve` with Ctrl-C first",

@@ -2,17 +2,16 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use environment::progress::Stderr;
-use environment::{Environment, Placement, Progress, postgres};
+use environment::{Placement, Progress, postgres};
 
 use super::arguments::ServeArguments;
 use super::context;
 use super::exit::hinted;
 use crate::executor::Watch;
 use crate::house::House;
-use crate::local::{self, Local, Seat, take_seat};
+use crate::local::{Local, take_seat_in_time};
 use crate::serve::{self, Until, Wake};
 
 pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
@@ -24,7 +23,7 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode>
             "there its functions run by themselves; `modalflow-host tick` asks for a tick at once",
         ));
     }
-    let Some(seat) = seat_in_time(&environment).await? else {
+    let Some(seat) = take_seat_in_time(&environment).await? else {
         return Err(hinted(
             format!("environment {name} is being served already"),
             "one serve is enough; stop the other one first, or use it",
@@ -72,17 +71,6 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode>
 }
 
 /// Ends on Ctrl-C or SIGTERM.
-/// Takes the seat, also when somebody only looks whether it is taken.
-async fn seat_in_time(environment: &Environment) -> Result<Option<Seat>, local::Error> {
-    for _ in 0..10 {
-        if let Some(seat) = take_seat(environment)? {
-            return Ok(Some(seat));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(None)
-}
-
 pub(super) async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (
