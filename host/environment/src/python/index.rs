@@ -169,34 +169,39 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
+    /// Names for places stand for URLs, which are not looked at.
     #[test]
     fn pips_settings_reach_uv_in_its_own_words() {
-        let settings = parse(
+        let [index, extra, ..] = NAMES else {
+            unreachable!("the index comes first")
+        };
+        let underscored = index.replace('-', "_");
+        let settings = parse(&format!(
             "
-# a mirror
+# all of them
 [install]
 find-links =
     /there/wheels
     /not/there
-    https://mirror.example/wheels
+    file:///elsewhere
 [global]
-index_url = https://mirror.example/simple
-extra-index-url = file:///one/simple
-  file:///two/simple
-trusted-host: mirror.example
+{underscored} = main
+{extra} = one
+  two
+trusted-host: somebody
 no-index = no
 timeout = 60
 [search]
-index-url = file:///wrong/simple
-",
-        );
+{index} = wrong
+"
+        ));
         let translated = translate(&settings, |path| path == Path::new("/there/wheels"));
         let lines: Vec<String> = translated.iter().map(|(k, v)| format!("{k}={v}")).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
-        UV_DEFAULT_INDEX=https://mirror.example/simple
-        UV_FIND_LINKS=/there/wheels,https://mirror.example/wheels
-        UV_INDEX=file:///one/simple file:///two/simple
-        UV_INSECURE_HOST=mirror.example
+        UV_DEFAULT_INDEX=main
+        UV_FIND_LINKS=/there/wheels,file:///elsewhere
+        UV_INDEX=one two
+        UV_INSECURE_HOST=somebody
         ");
     }
 }
